@@ -1,0 +1,62 @@
+"""Runs one pure update over many variables, small ones packed into one vector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras_gradopt.tensors import flatten, unflatten
+
+Tensor = Any
+
+
+def run(
+    move: Callable[..., tuple],
+    elementwise: bool,
+    ws: Sequence[Tensor],
+    gs: Sequence[Tensor],
+    slots: Sequence[tuple[Tensor, ...]],
+    h: Any,
+    decayed: Sequence[bool],
+    *,
+    pack_below: int,
+) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
+    """Applies `move` to every variable.
+
+    Variables of fewer than `pack_below` entries cost more to start than to compute; where the rule
+    is elementwise they go through `move` together, as one vector.
+
+    Args:
+        move: `move(w, g, *slots, h=, decayed=) -> (w, *slots)`.
+        elementwise: Whether the rule's coordinates move alone.
+        ws: Weights.
+        gs: Gradients.
+        slots: Per variable, its slots.
+        h: Hyper-parameters of the step.
+        decayed: Per variable, whether weight decay applies.
+        pack_below: Entries below which a variable is packed.
+
+    Returns:
+        New weights, new slots.
+    """
+    new: list[tuple | None] = [None] * len(ws)
+    packs: dict[tuple, list[int]] = {}
+    for i, w in enumerate(ws):
+        if elementwise and math.prod(w.shape) < pack_below:
+            packs.setdefault((str(w.dtype), len(slots[i]), decayed[i]), []).append(i)
+        else:
+            packs[(i,)] = [i]
+    for members in packs.values():
+        columns = [(ws[i], gs[i], *slots[i]) for i in members]
+        if len(members) == 1:
+            moved = [move(*columns[0], h=h, decayed=decayed[members[0]])]
+        else:
+            packed = [flatten(column) for column in zip(*columns, strict=True)]
+            vectors = move(*packed, h=h, decayed=decayed[members[0]])
+            shapes = [tuple(ws[i].shape) for i in members]
+            moved = list(zip(*(unflatten(v, shapes) for v in vectors), strict=True))
+        for i, values in zip(members, moved, strict=True):
+            new[i] = tuple(values)
+    done = [values for values in new if values is not None]
+    return [values[0] for values in done], [values[1:] for values in done]

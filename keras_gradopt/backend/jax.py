@@ -1,0 +1,99 @@
+"""What only JAX can say: gradients, the update engine, one train step with an Objective."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+from keras import ops
+
+from keras_gradopt.backend import engine
+
+Tensor = Any
+
+# Concatenating large tensors costs more than it saves, packing tensors below 16k entries pays.
+run = partial(engine.run, pack_below=16_384)
+
+
+def no_gradient() -> contextlib.AbstractContextManager:
+    """Nothing to switch off: JAX differentiates functions, not operations."""
+    return contextlib.nullcontext()
+
+
+def building() -> contextlib.AbstractContextManager:
+    """State is created where Keras builds: outside of traces."""
+    return contextlib.nullcontext()
+
+
+def beside(variable: Any) -> contextlib.AbstractContextManager:
+    """Nothing to place: layouts travel with the variable."""
+    del variable
+    return contextlib.nullcontext()
+
+
+def densify(gradient: Any) -> Any:
+    """Gradients of JAX are dense."""
+    return gradient
+
+
+def apply(step: Callable, optimizer: Any, grads: list, variables: list) -> None:
+    """Runs the step; sharded arrays carry their own reductions."""
+    del optimizer
+    step(grads, variables)
+
+
+def distinct(values: Sequence[Tensor]) -> list[Tensor]:
+    """Copies repeated arrays: two variables over one buffer cannot both be donated by `fit`."""
+    seen: set[int] = set()
+    result = []
+    for value in values:
+        result.append(ops.copy(value) if id(value) in seen else value)
+        seen.add(id(value))
+    return result
+
+
+def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]:
+    """A scalar function's value and gradients at `ws`."""
+    return jax.value_and_grad(f)(list(ws))
+
+
+def hvp(f: Callable[[list], Tensor], ws: list, vs: list) -> list:
+    """The Hessian of `f` at `ws` times `vs`, forward over reverse."""
+    return jax.jvp(jax.grad(f), (list(ws),), (list(vs),))[1]
+
+
+def frozen(variables: Sequence[Any]) -> list:
+    """The variables' present values."""
+    return [v.value for v in variables]
+
+
+def random_state() -> None:
+    """JAX keeps random state in variables, which `frozen` holds."""
+    return
+
+
+@contextlib.contextmanager
+def replayed(state: None) -> Iterator[None]:
+    """Runs with the random state of `random_state`."""
+    del state
+    yield
+
+
+def train_step(keras_step: Callable, offer: Callable) -> Callable:
+    """Wraps Keras' stateless `train_step(state, data)` so that an Objective surrounds it.
+
+    Args:
+        keras_step: The model's own step.
+        offer: `offer(trainable, non_trainable, metrics, optimizer, data)` as a context manager;
+            lists of values.
+    """
+
+    def step(state: tuple, data: Any) -> tuple:
+        trainable, non_trainable, optimizer, metrics = state
+        with offer(trainable, non_trainable, metrics, optimizer, data):
+            return keras_step(state, data)
+
+    return step

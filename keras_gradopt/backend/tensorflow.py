@@ -1,0 +1,98 @@
+"""What only TensorFlow can say: gradients, the update engine, one train step with an Objective."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_gradopt.backend import engine
+from keras_gradopt.backend.common import stateful_train_step
+
+Tensor = Any
+
+# Packing tensors below 16k entries pays on TensorFlow, with and without XLA; larger ones lose.
+run = partial(engine.run, pack_below=16_384)
+train_step = stateful_train_step
+
+
+def no_gradient() -> contextlib.AbstractContextManager:
+    """Nothing to switch off: only tapes record."""
+    return contextlib.nullcontext()
+
+
+def building() -> contextlib.AbstractContextManager:
+    """Creates state outside the graph being traced: XLA cannot lift initial values that read weights."""
+    return tf.init_scope()
+
+
+def beside(variable: Any) -> contextlib.AbstractContextManager:
+    """Places new state on the variable's device."""
+    value = variable.value if isinstance(variable, keras.Variable) else variable
+    return tf.distribute.get_strategy().extended.colocate_vars_with(value)
+
+
+def densify(gradient: Any) -> Any:
+    """A gradient of an embedding as a dense tensor."""
+    return tf.convert_to_tensor(gradient) if isinstance(gradient, tf.IndexedSlices) else gradient
+
+
+def apply(step: Callable, optimizer: Any, grads: list, variables: list) -> None:
+    """Runs the step, under tf.distribute on the sum of all replicas' gradients."""
+    del optimizer
+    strategy = tf.distribute.get_strategy()
+    if strategy.num_replicas_in_sync == 1:
+        step(grads, variables)
+        return
+    raise ValueError(
+        f"keras_gradopt does not run under {type(strategy).__name__} with "
+        f"{strategy.num_replicas_in_sync} replicas yet. Use a strategy with one replica, or "
+        "keras.distribution on the JAX backend."
+    )
+
+
+def distinct(values: Sequence[Tensor]) -> list[Tensor]:
+    """TensorFlow variables copy what they are assigned."""
+    return list(values)
+
+
+def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]:
+    """A scalar function's value and gradients at `ws`."""
+    ws = [tf.convert_to_tensor(w) for w in ws]
+    with tf.GradientTape() as tape:
+        tape.watch(ws)
+        value = f(ws)
+    gradients = tape.gradient(value, ws, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return value, [densify(g) for g in gradients]
+
+
+def hvp(f: Callable[[list], Tensor], ws: list, vs: list) -> list:
+    """The Hessian of `f` at `ws` times `vs`, reverse over reverse."""
+    ws = [tf.convert_to_tensor(w) for w in ws]
+    with tf.GradientTape() as tape:
+        tape.watch(ws)
+        _, gs = value_and_grad(f, ws)
+        along = tf.add_n([tf.reduce_sum(g * tf.stop_gradient(v)) for g, v in zip(gs, vs)])
+    products = tape.gradient(along, ws, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return [densify(p) for p in products]
+
+
+def frozen(variables: Sequence[Any]) -> list:
+    """Copies of the variables' present values, which later assignments leave alone."""
+    return [tf.identity(v.value) for v in variables]
+
+
+def random_state() -> None:
+    """Keras keeps TensorFlow's random state in variables, which `frozen` holds."""
+    return
+
+
+@contextlib.contextmanager
+def replayed(state: None) -> Iterator[None]:
+    """Runs with the random state of `random_state`."""
+    del state
+    yield

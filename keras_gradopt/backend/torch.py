@@ -1,0 +1,104 @@
+"""What only torch can say: gradients, the update engine, one train step with an Objective."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from keras_gradopt.backend import engine
+from keras_gradopt.backend.common import stateful_train_step
+
+Tensor = Any
+
+# Each operation costs some microseconds to start: packing tensors below 32k entries pays.
+run = partial(engine.run, pack_below=32_768)
+train_step = stateful_train_step
+
+
+def no_gradient() -> contextlib.AbstractContextManager:
+    """Keeps torch from recording the update."""
+    return torch.no_grad()
+
+
+def building() -> contextlib.AbstractContextManager:
+    """State is created at once."""
+    return contextlib.nullcontext()
+
+
+def beside(variable: Any) -> contextlib.AbstractContextManager:
+    """Nothing to place: Keras creates variables on the device in scope."""
+    del variable
+    return contextlib.nullcontext()
+
+
+def densify(gradient: Any) -> Any:
+    """A sparse gradient of an embedding as a dense tensor."""
+    if isinstance(gradient, torch.Tensor) and gradient.is_sparse:
+        return gradient.to_dense()
+    return gradient
+
+
+def apply(step: Callable, optimizer: Any, grads: list, variables: list) -> None:
+    """Runs the step; torch's own wrappers reduce gradients before they arrive here."""
+    del optimizer
+    step(grads, variables)
+
+
+def distinct(values: Sequence[Tensor]) -> list[Tensor]:
+    """Keras copies into torch variables."""
+    return list(values)
+
+
+def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]:
+    """A scalar function's value and gradients at `ws`."""
+    with torch.enable_grad():
+        leaves = [w.detach().requires_grad_(True) for w in ws]
+        value = f(leaves)
+        gradients = torch.autograd.grad(value, leaves, allow_unused=True)
+    gradients = [
+        torch.zeros_like(w) if g is None else g.detach()
+        for g, w in zip(gradients, ws, strict=True)
+    ]
+    return value.detach(), gradients
+
+
+def hvp(f: Callable[[list], Tensor], ws: list, vs: list) -> list:
+    """The Hessian of `f` at `ws` times `vs`, reverse over reverse."""
+    with torch.enable_grad():
+        leaves = [w.detach().requires_grad_(True) for w in ws]
+        gs = torch.autograd.grad(f(leaves), leaves, create_graph=True, allow_unused=True)
+        along = sum(
+            (g * v.detach()).sum() for g, v in zip(gs, vs, strict=True) if g is not None
+        )
+        products = torch.autograd.grad(along, leaves, allow_unused=True)
+    return [
+        torch.zeros_like(w) if p is None else p.detach()
+        for p, w in zip(products, ws, strict=True)
+    ]
+
+
+def frozen(variables: Sequence[Any]) -> list:
+    """Copies of the variables' present values, which later assignments leave alone."""
+    return [v.value.detach().clone() for v in variables]
+
+
+def random_state() -> list[Tensor]:
+    """The global generators' state: Dropout layers without a seed draw from them."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_available():
+        states += torch.cuda.get_rng_state_all()
+    return states
+
+
+@contextlib.contextmanager
+def replayed(state: list[Tensor]) -> Iterator[None]:
+    """Runs with the random state of `random_state`, and puts the present one back after it."""
+    with torch.random.fork_rng():
+        torch.set_rng_state(state[0])
+        if len(state) > 1:
+            torch.cuda.set_rng_state_all(state[1:])
+        yield

@@ -1,0 +1,144 @@
+"""Objective: this minibatch's loss as a function of the weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import keras
+from keras import ops
+from keras.src.trainers.data_adapters import data_adapter_utils
+
+from keras_gradopt import backend
+
+Tensor = Any
+
+_current: ContextVar[Objective | None] = ContextVar("keras_gradopt_objective", default=None)
+
+
+class Objective:
+    """The loss of one minibatch at any weights, with everything else held still.
+
+    The minibatch, BatchNorm statistics, and dropout masks are those of the step in progress, so the
+    same point always gives the same number. Nothing in the model changes by evaluating.
+
+    Args:
+        model: The model; compiled.
+        data: The minibatch as `train_step` receives it: x, (x, y) or (x, y, sample_weight).
+        trainable: Values of the trainable variables; None are the present ones.
+        non_trainable: Values of the other variables; None are the present ones.
+        metrics: Values of the metrics' variables; None are the present ones.
+        loss_scale: Factor on the loss while differentiating, against underflow in float16;
+            gradients come back unscaled.
+
+    Attributes:
+        evaluations: What was computed so far, in gradients: a value counts 1/3, a value with its
+            gradient 1, a Hessian-vector product 3.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        data: Any,
+        trainable: Sequence[Tensor] | None = None,
+        non_trainable: Sequence[Tensor] | None = None,
+        metrics: Sequence[Tensor] | None = None,
+        loss_scale: Any = 1.0,
+    ) -> None:
+        self._model = model
+        self._x, self._y, self._sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
+        self._variables = list(model.trainable_variables)
+        self._trainable = backend.frozen(self._variables) if trainable is None else trainable
+        self._non_trainable = (
+            backend.frozen(model.non_trainable_variables)
+            if non_trainable is None
+            else non_trainable
+        )
+        self._metrics = backend.frozen(model.metrics_variables) if metrics is None else metrics
+        self._random_state = backend.random_state()
+        self._loss_scale = loss_scale
+        self._moving = list(range(len(self._variables)))
+        self.evaluations = 0.0
+
+    def over(self, variables: Sequence[Any]) -> Objective:
+        """Restricts the objective to some of the model's variables, the rest held still.
+
+        Args:
+            variables: Trainable variables of the model, in the order in which weights are given.
+        """
+        position = {id(v): i for i, v in enumerate(self._variables)}
+        unknown = [v for v in variables if id(v) not in position]
+        if unknown:
+            raise ValueError(
+                f"The bound model has no trainable variable {unknown[0].path!r}. An optimizer that "
+                "evaluates the loss must train the model that was bound, and all of its variables "
+                "must be known since `compile`."
+            )
+        self._moving = [position[id(v)] for v in variables]
+        return self
+
+    def value(self, ws: Sequence[Tensor]) -> Tensor:
+        """The loss at `ws`, a scalar."""
+        self.evaluations += 1 / 3
+        with backend.replayed(self._random_state), backend.no_gradient():
+            return self._loss(ws)
+
+    def value_and_grad(self, ws: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The loss at `ws` and its gradients, of the weights' shapes."""
+        self.evaluations += 1.0
+        with backend.replayed(self._random_state):
+            value, gs = backend.value_and_grad(self._scaled_loss, list(ws))
+        return value / self._loss_scale, [g / ops.cast(self._loss_scale, g.dtype) for g in gs]
+
+    def hvp(self, ws: Sequence[Tensor], vs: Sequence[Tensor]) -> list[Tensor]:
+        """The loss' Hessian at `ws` times `vs`, of the weights' shapes."""
+        self.evaluations += 3.0
+        with backend.replayed(self._random_state):
+            return backend.hvp(self._loss, list(ws), list(vs))
+
+    def _scaled_loss(self, ws: Sequence[Tensor]) -> Tensor:
+        return self._loss(ws) * ops.cast(self._loss_scale, "float32")
+
+    def _loss(self, ws: Sequence[Tensor]) -> Tensor:
+        model = self._model
+        trainable = list(self._trainable)
+        for i, w in zip(self._moving, ws, strict=True):
+            trainable[i] = ops.cast(w, self._variables[i].dtype)
+        training = {"training": True} if model._call_has_training_arg else {}
+        y_pred, non_trainable, losses = model.stateless_call(
+            trainable, self._non_trainable, self._x, return_losses=True, **training
+        )
+        # Keras' own way to hand losses of the forward pass (add_loss, regularisers) to
+        # compute_loss; the list is put back as it was.
+        before, model._losses_override = model._losses_override, list(losses)
+        try:
+            loss, _ = model.stateless_compute_loss(
+                trainable,
+                non_trainable,
+                self._metrics,
+                x=self._x,
+                y=self._y,
+                y_pred=y_pred,
+                sample_weight=self._sample_weight,
+                training=True,
+            )
+        finally:
+            model._losses_override = before
+        return ops.cast(loss, "float32") if loss.dtype != "float64" else loss
+
+
+@contextlib.contextmanager
+def offered(objective: Objective) -> Iterator[None]:
+    """Makes `objective` the one that optimizers find while the context lasts."""
+    token = _current.set(objective)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current() -> Objective | None:
+    """The objective of the step in progress, or None outside a bound model's step."""
+    return _current.get()

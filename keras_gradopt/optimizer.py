@@ -1,0 +1,560 @@
+"""Optimizer: declares, builds, saves and feeds the state of a pure update rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import keras
+from keras import ops
+from keras.src.utils import tracking
+
+from keras_gradopt import backend
+from keras_gradopt.arguments import (
+    Arguments,
+    Hyperparameters,
+    Schedule,
+    is_number,
+    serialize,
+    value_at,
+)
+from keras_gradopt.ranges import LEARNING_RATE, NON_NEGATIVE, Range
+from keras_gradopt.slot import Slot
+from keras_gradopt.transforms import Transform
+from keras_gradopt.transforms.clip_by_global_norm import ClipByGlobalNorm
+from keras_gradopt.transforms.clip_by_norm import ClipByNorm
+from keras_gradopt.transforms.clip_by_value import ClipByValue
+
+Tensor = Any
+Variable = Any
+
+
+class Optimizer(Arguments, keras.optimizers.Optimizer):
+    r"""Base of every optimizer here: a pure rule, run and kept by this class.
+
+    A rule declares its `slots` (and `shared_slots`), and writes
+    `update(w, g, *slots, h) -> (w, *slots)` in `keras.ops`, values in and values out, in float32.
+    Everything else is common to all: state as Keras variables, schedules for every
+    hyper-parameter, decoupled weight decay $w \leftarrow w - \eta\lambda w$ before the rule,
+    gradient transforms, gradient accumulation, averaging of the weights, saving.
+
+    Args:
+        learning_rate: Step size, at least 0: a number, a schedule, or a callable without
+            arguments.
+        weight_decay: Decoupled decay $\lambda$ per unit of learning rate, at least 0; None is none.
+        clipnorm: Clips each gradient to this Euclidean norm.
+        clipvalue: Clips each entry of each gradient to [-clipvalue, clipvalue].
+        global_clipnorm: Clips all gradients together to this Euclidean norm. Of the three, one.
+        use_ema: Keeps an exponential moving average of the weights, which replaces them at the end
+            of `fit`.
+        ema_momentum: Decay of that average, in [0, 1].
+        ema_overwrite_frequency: Steps after which the weights are replaced by the average; None is
+            only at the end.
+        loss_scale_factor: The loss is multiplied by it and gradients divided by it.
+        gradient_accumulation_steps: Minibatches (at least 2) whose mean gradient makes one step.
+        gradient_transforms: Transforms from `keras_gradopt.transforms`, applied in order.
+        schedule_clock: What schedules and `h.step` count under accumulation: `"step"` real steps,
+            `"micro_step"` minibatches (as Keras does).
+        name: Name of the optimizer, part of its variables' names.
+
+    Raises:
+        ValueError: An argument lies outside its range.
+    """
+
+    # What a rule needs beyond gradients; the word that `bind`, tests and the recommender read.
+    needs: ClassVar[str] = "gradient"
+    # True for rules whose coordinates move alone: the engine may pack their variables.
+    elementwise: ClassVar[bool] = False
+    # True for rules that apply weight decay inside `update`, from `h.weight_decay`.
+    decays_weights: ClassVar[bool] = False
+    # Gradients of the loss that one step evaluates, the one Keras hands over included.
+    gradient_evaluations_per_step: ClassVar[float] = 1.0
+    ranges: ClassVar[dict[str, Range]] = {
+        "learning_rate": LEARNING_RATE,
+        "weight_decay": NON_NEGATIVE,
+    }
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        keras.saving.register_keras_serializable(package="keras_gradopt")(cls)
+
+    @tracking.no_automatic_dependency_tracking
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        weight_decay: Any = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        gradient_transforms: Sequence[Transform] = (),
+        schedule_clock: Literal["step", "micro_step"] = "step",
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs:
+            allowed = [*self.argument_defaults(), *Optimizer.argument_defaults()]
+            raise ValueError(
+                f"{type(self).__name__} does not know the argument(s) {sorted(kwargs)}. "
+                f"Allowed are {', '.join(dict.fromkeys(allowed))}."
+            )
+        if schedule_clock not in ("step", "micro_step"):
+            raise ValueError(
+                f"schedule_clock must be 'step' or 'micro_step', received {schedule_clock!r}."
+            )
+        super().__init__(
+            learning_rate=_learning_rate(self, learning_rate),
+            weight_decay=self._checked("weight_decay", weight_decay),
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+        )
+        self.schedule_clock = schedule_clock
+        self.gradient_transforms = tuple(_transform(t) for t in gradient_transforms)
+        self._clipping = _clipping(clipnorm, clipvalue, global_clipnorm)
+
+    # ------------------------------------------------------------------ what a rule declares
+
+    def slots(self, shape: tuple[int, ...]) -> Sequence[Slot]:
+        """State per variable, for one of the given shape."""
+        del shape
+        return ()
+
+    def shared_slots(self) -> Sequence[Slot]:
+        """State kept once for all variables."""
+        return ()
+
+    def measure(
+        self,
+        ws: list[Tensor],
+        gs: list[Tensor],
+        slots: list[tuple[Tensor, ...]],
+        shared: dict[str, Tensor],
+        h: Hyperparameters,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Numbers over all variables, found before any of them moves.
+
+        Args:
+            ws: Weights.
+            gs: Gradients, of the weights' shapes.
+            slots: Per variable, its slots.
+            shared: The shared slots, by name.
+            h: Hyper-parameters of this step.
+
+        Returns:
+            The numbers by name, and the new shared slots. `update` finds both in `h`.
+        """
+        del ws, gs, slots, h
+        return {}, shared
+
+    def update(self, w: Tensor, g: Tensor, *slots: Tensor, h: Hyperparameters) -> tuple:
+        """The rule for one variable: new weights and new slots from old ones."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must define update(self, w, g, *slots, h)."
+        )
+
+    @classmethod
+    def example(cls, **base_arguments: Any) -> Optimizer:
+        """An instance with default arguments: what tests and the catalogue look at."""
+        return cls(**base_arguments)
+
+    # ------------------------------------------------------------------ the pure step
+
+    def hyperparameters(self, step: Any, **overrides: Any) -> Hyperparameters:
+        """The hyper-parameters of one step.
+
+        Args:
+            step: Number of this update, 1 for the first; an int or a tensor.
+            **overrides: Values to take instead of the constructor's: numbers or traced inputs.
+        """
+        count = step - 1
+        values = {} if "learning_rate" in overrides else self._learning_rate_at(count)
+        for name in self.hyperparameter_names:
+            if name not in overrides and name != "learning_rate":
+                values[name] = value_at(getattr(self, name), count)
+        values.update(overrides)
+        if not is_number(step):
+            step = ops.cast(step, "float32")
+        return Hyperparameters(step=step, numbers={}, shared={}, **values)
+
+    def _learning_rate_at(self, count: Any) -> dict[str, Any]:
+        rate = self._learning_rate
+        if isinstance(rate, keras.Variable):
+            return {"learning_rate": ops.cast(rate.value, "float32")}
+        return {"learning_rate": value_at(rate, count)}
+
+    def initial_slots(self, ws: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+        """First values of all slots beside weights of these values."""
+        return [tuple(slot.start(w) for slot in self.slots(tuple(w.shape))) for w in ws]
+
+    def initial_shared(self, ws: Sequence[Tensor] = ()) -> dict[str, Tensor]:
+        """First values of the shared slots, by name."""
+        del ws
+        return {name: slot.start(None) for name, slot in self._all_shared_slots().items()}
+
+    def _all_shared_slots(self) -> dict[str, Slot]:
+        named = {slot.name: slot for slot in self.shared_slots()}
+        for position, transform in enumerate(self._all_transforms()):
+            for slot in transform.shared_slots():
+                named[f"transform_{position}_{slot.name}"] = slot
+        return named
+
+    def _all_transforms(self) -> tuple[Transform, ...]:
+        return (*self.gradient_transforms, *self._clipping)
+
+    def transition(
+        self,
+        ws: list[Tensor],
+        gs: list[Tensor],
+        slots: list[tuple[Tensor, ...]],
+        shared: dict[str, Tensor],
+        h: Hyperparameters,
+        decayed: Sequence[bool] | None = None,
+    ) -> tuple[list[Tensor], list[tuple[Tensor, ...]], dict[str, Tensor]]:
+        """One whole step as a pure function: transforms, `measure`, weight decay, `update`.
+
+        Args:
+            ws: Weights, float32.
+            gs: Gradients, float32, of the weights' shapes.
+            slots: Per variable, its slots, as `initial_slots` gives them.
+            shared: Shared slots, as `initial_shared` gives them.
+            h: From `hyperparameters`.
+            decayed: Per variable, whether weight decay applies; None is to all.
+
+        Returns:
+            New weights, slots and shared slots, of the same shapes.
+        """
+        gs, shared = self._transformed(gs, ws, shared, h)
+        numbers, shared = self.measure(ws, gs, slots, shared, h)
+        h = h.replace(numbers=numbers, shared=shared)
+        if decayed is None or not hasattr(h, "weight_decay"):
+            decayed = [True] * len(ws)
+        ws, slots = backend.run(self._move, self.elementwise, ws, gs, slots, h, decayed)
+        return ws, slots, shared
+
+    def _transformed(
+        self, gs: list[Tensor], ws: list[Tensor], shared: dict[str, Tensor], h: Hyperparameters
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        shared = dict(shared)
+        for position, transform in enumerate(self._all_transforms()):
+            names = {s.name: f"transform_{position}_{s.name}" for s in transform.shared_slots()}
+            own = {short: shared[full] for short, full in names.items()}
+            values = Hyperparameters(step=h.step, **transform.resolve(h.step - 1))
+            gs, own = transform.apply(gs, ws, own, values)
+            shared.update({names[short]: value for short, value in own.items()})
+        return gs, shared
+
+    def _move(
+        self, w: Tensor, g: Tensor, *slots: Tensor, h: Hyperparameters, decayed: bool
+    ) -> tuple:
+        """Weight decay, then the rule, for one variable or for several packed into one vector."""
+        weight_decay = getattr(h, "weight_decay", None)
+        if self.decays_weights:
+            h = h.replace(weight_decay=weight_decay if decayed and weight_decay is not None else 0.0)
+        elif decayed and weight_decay is not None:
+            w = w - w * (weight_decay * h.learning_rate)
+        return self.update(w, g, *slots, h=h)
+
+    # ------------------------------------------------------------------ state as Keras variables
+
+    @tracking.no_automatic_dependency_tracking
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Creates the state for these variables; later steps take these and no others.
+
+        Args:
+            variables: The model's trainable variables.
+
+        Raises:
+            ValueError: There are none.
+        """
+        if self.built:
+            return
+        variables = list(variables)
+        if not variables:
+            raise ValueError(
+                f"{type(self).__name__} was built without variables. The model has no trainable "
+                "weights: build it, or set trainable=True on a layer."
+            )
+        ema, accumulation = self.use_ema, self.gradient_accumulation_steps
+        # The base class would create averages and accumulators in the variables' own dtype, which
+        # bfloat16 cannot hold; it keeps the index of variables, the rest is created below.
+        self.use_ema, self.gradient_accumulation_steps = False, None
+        super().build(variables)
+        self.use_ema, self.gradient_accumulation_steps = ema, accumulation
+        with backend.building():
+            self._create_state(variables)
+
+    @tracking.no_automatic_dependency_tracking
+    def _create_state(self, variables: list[Variable]) -> None:
+        if self.use_ema:
+            self._model_variables_moving_average = [
+                self._state_beside(v, Slot("average")) for v in variables
+            ]
+        if self.gradient_accumulation_steps:
+            self._accumulated_gradients = [
+                self._state_beside(v, Slot("gradient_accumulator")) for v in variables
+            ]
+        self._slots = [
+            [self._state_beside(v, slot) for slot in self.slots(tuple(v.shape))]
+            if not self._overwrite_variable_with_gradient(v)
+            else []
+            for v in variables
+        ]
+        self._shared = {
+            name: self.add_variable(
+                shape=slot.shape or (),
+                initializer=lambda shape, dtype, slot=slot: slot.start(None),
+                dtype="float32",
+                name=name,
+            )
+            for name, slot in self._all_shared_slots().items()
+        }
+
+    def _state_beside(self, variable: Variable, slot: Slot) -> Variable | None:
+        if self._overwrite_variable_with_gradient(variable):
+            return None
+        shape = slot.shape_for(tuple(variable.shape))
+        dtype = compute_dtype(variable)
+
+        def start(shape: Any, dtype: Any) -> Tensor:
+            return ops.cast(slot.start(ops.cast(ops.convert_to_tensor(variable), dtype)), dtype)
+
+        with backend.beside(variable):
+            return self.add_variable(
+                shape=shape,
+                initializer=start,
+                dtype=dtype,
+                layout=getattr(variable, "_layout", None)
+                if shape == tuple(variable.shape)
+                else None,
+                name=f"{_flat_name(variable)}_{slot.name}",
+            )
+
+    # ------------------------------------------------------------------ the step as Keras calls it
+
+    def apply(self, grads: Sequence[Tensor], trainable_variables: Any = None) -> None:
+        """Moves the variables by one step (or gathers one minibatch's gradients).
+
+        Args:
+            grads: Gradients, one per variable; None where there is none.
+            trainable_variables: The variables; None are those of `build`.
+        """
+        super().apply([backend.densify(g) for g in grads], trainable_variables)
+
+    def _backend_apply_gradients(
+        self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable]
+    ) -> None:
+        with backend.no_gradient():
+            backend.apply(self._apply_dense, self, list(grads), list(trainable_variables))
+
+    def _apply_dense(self, grads: list[Tensor], variables: list[Variable]) -> None:
+        """The step on summed gradients: accumulation around the pure step, then one write."""
+        state = self._read(variables)
+        gs = [ops.cast(g, w.dtype) for g, w in zip(grads, state["ws"], strict=True)]
+        parts = self.gradient_accumulation_steps
+        if not parts:
+            self._write(variables, self._stepped(state, gs, variables))
+            return
+        accumulators = [
+            self._accumulated_gradients[self._get_variable_index(v)] for v in variables
+        ]
+        sums = [ops.convert_to_tensor(a) + g for a, g in zip(accumulators, gs, strict=True)]
+
+        def step() -> tuple:
+            mean = [s / parts for s in sums]
+            return self._stepped(state, mean, variables), [ops.zeros_like(s) for s in sums]
+
+        def gather() -> tuple:
+            return state, sums
+
+        last = ops.equal((self._iterations + 1) % parts, 0)
+        # Only values leave the branches, so the step is computed once per real step on every
+        # backend, and nothing is assigned inside a branch (which JAX cannot trace).
+        new_state, new_sums = ops.cond(last, step, gather)
+        self._write(variables, new_state)
+        for accumulator, value in zip(accumulators, new_sums, strict=True):
+            self.assign(accumulator, value)
+
+    def _read(self, variables: Sequence[Variable]) -> dict[str, Any]:
+        indices = [self._get_variable_index(v) for v in variables]
+        state: dict[str, Any] = {
+            "ws": [ops.cast(ops.convert_to_tensor(v), compute_dtype(v)) for v in variables],
+            "slots": [
+                tuple(ops.convert_to_tensor(s) for s in self._slots[i]) for i in indices
+            ],
+            "shared": {k: ops.convert_to_tensor(v) for k, v in self._shared.items()},
+        }
+        if self.use_ema:
+            state["averages"] = [
+                ops.convert_to_tensor(self._model_variables_moving_average[i]) for i in indices
+            ]
+        return state
+
+    def _stepped(
+        self, state: dict[str, Any], gs: list[Tensor], variables: Sequence[Variable]
+    ) -> dict[str, Any]:
+        step = self.iterations + 1
+        h = self.hyperparameters(step, **self._clock_overrides())
+        decayed = [self._use_weight_decay(v) for v in variables]
+        ws, slots, shared = self.transition(
+            state["ws"], gs, state["slots"], state["shared"], h, decayed
+        )
+        new = {"ws": ws, "slots": slots, "shared": shared}
+        if self.use_ema:
+            new["averages"], new["ws"] = self._averaged(state["averages"], ws, h.step)
+        return new
+
+    def _clock_overrides(self) -> dict[str, Any]:
+        if self.schedule_clock == "step" or not self.gradient_accumulation_steps:
+            return {}
+        count = ops.convert_to_tensor(self._iterations)
+        return {**self.resolve(count), **self._learning_rate_at(count)}
+
+    def _averaged(
+        self, averages: list[Tensor], ws: list[Tensor], step: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        momentum = ops.where(step > 1, self.ema_momentum, 0.0)
+        averages = [
+            ops.cast(momentum, w.dtype) * a + ops.cast(1 - momentum, w.dtype) * w
+            for a, w in zip(averages, ws, strict=True)
+        ]
+        if self.ema_overwrite_frequency:
+            due = ops.equal(ops.mod(step, float(self.ema_overwrite_frequency)), 0.0)
+            ws = [ops.where(due, a, w) for a, w in zip(averages, ws, strict=True)]
+        return averages, ws
+
+    def _write(self, variables: Sequence[Variable], state: dict[str, Any]) -> None:
+        targets, values = [], []
+        for v, w, slots in zip(variables, state["ws"], state["slots"], strict=True):
+            targets += [v, *self._slots[self._get_variable_index(v)]]
+            values += [w, *slots]
+        for name, value in state["shared"].items():
+            targets.append(self._shared[name])
+            values.append(value)
+        if self.use_ema:
+            targets += [
+                self._model_variables_moving_average[self._get_variable_index(v)]
+                for v in variables
+            ]
+            values += state["averages"]
+        for target, value in zip(targets, backend.distinct(values), strict=True):
+            self.assign(target, value)
+
+    def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Any) -> None:
+        """Moves one variable by the rule alone, without accumulation or averaging.
+
+        Args:
+            gradient: Its gradient.
+            variable: One of the variables of `build`.
+            learning_rate: Step size.
+        """
+        with backend.no_gradient():
+            state = self._read([variable])
+            g = ops.cast(backend.densify(gradient), state["ws"][0].dtype)
+            h = self.hyperparameters(
+                self.iterations + 1, learning_rate=ops.cast(learning_rate, "float32")
+            )
+            ws, slots, shared = self.transition(
+                state["ws"], [g], state["slots"], state["shared"], h, [False]
+            )
+            self._write([variable], {**state, "ws": ws, "slots": slots, "shared": shared})
+
+    # ------------------------------------------------------------------ Keras' own interface
+
+    def _get_current_learning_rate(self) -> Any:
+        if isinstance(self._learning_rate, Schedule):
+            micro = self.schedule_clock == "micro_step"
+            return self._learning_rate(self._iterations if micro else self.iterations)
+        return super()._get_current_learning_rate()
+
+    def _overwrite_model_variables_with_average_value(
+        self, trainable_variables: Sequence[Variable]
+    ) -> None:
+        averages = self._model_variables_moving_average
+        if len(trainable_variables) != len(averages):
+            raise ValueError(
+                f"Received {len(trainable_variables)} variables to replace by their averages, but "
+                f"{type(self).__name__} keeps {len(averages)}. Call it with the variables it was "
+                "built with."
+            )
+        for variable, average in zip(trainable_variables, averages, strict=True):
+            if average is not None:
+                self.assign(variable, ops.cast(ops.copy(average.value), variable.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, ready for JSON; `from_config` takes them back."""
+        return {
+            **super().get_config(),
+            "weight_decay": serialize(self.weight_decay),
+            "gradient_transforms": serialize(self.gradient_transforms),
+            "schedule_clock": self.schedule_clock,
+            **self.arguments_config(),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Optimizer:
+        """Makes the optimizer that `get_config` described (without its state)."""
+        return cls(**deserialized(config, custom_objects))
+
+
+def deserialized(config: dict[str, Any], custom_objects: Any = None) -> dict[str, Any]:
+    """A config with its nested objects (schedules, transforms, optimizers) made."""
+
+    def made(value: Any) -> Any:
+        if isinstance(value, dict) and "class_name" in value:
+            return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+        if isinstance(value, list | tuple):
+            return [made(item) for item in value]
+        return value
+
+    return {name: made(value) for name, value in config.items()}
+
+
+def compute_dtype(variable: Variable) -> str:
+    """float64 for float64 variables, else float32: half precision cannot hold moments."""
+    return "float64" if keras.backend.standardize_dtype(variable.dtype) == "float64" else "float32"
+
+
+def _flat_name(variable: Variable) -> str:
+    return str(getattr(variable, "path", variable.name)).replace("/", "_").replace(":", "_")
+
+
+def _learning_rate(optimizer: Optimizer, value: Any) -> Any:
+    if isinstance(value, keras.Variable) or keras.ops.is_tensor(value):
+        value = float(keras.ops.convert_to_numpy(value))
+    if value is None:
+        raise ValueError("learning_rate must be a number or a schedule, received None.")
+    return optimizer._checked("learning_rate", value)
+
+
+def _transform(value: Any) -> Transform:
+    if isinstance(value, dict):
+        value = keras.saving.deserialize_keras_object(value)
+    if not isinstance(value, Transform):
+        raise ValueError(
+            f"gradient_transforms takes objects of keras_gradopt.transforms, received {value!r}."
+        )
+    return value
+
+
+def _clipping(
+    clipnorm: float | None, clipvalue: float | None, global_clipnorm: float | None
+) -> tuple[Transform, ...]:
+    """Keras' three clipping arguments as the transforms they are; 0 is off, as in Keras."""
+    if clipnorm:
+        return (ClipByNorm(clipnorm),)
+    if global_clipnorm:
+        return (ClipByGlobalNorm(global_clipnorm),)
+    if clipvalue:
+        return (ClipByValue(clipvalue),)
+    return ()

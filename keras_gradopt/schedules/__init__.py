@@ -1,0 +1,68 @@
+"""Schedules for any hyper-parameter: learning rate, momentum, weight decay, clipping, damping.
+
+One file per schedule. They are Keras learning-rate schedules, so they also work with Keras' own
+optimizers. Step 0 is the first step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gradopt import registry
+from keras_gradopt.arguments import Arguments
+
+Tensor = Any
+
+
+class Schedule(Arguments, keras.optimizers.schedules.LearningRateSchedule):
+    """Base of schedules: defines `at(step)` on a float step, the rest is common."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        keras.saving.register_keras_serializable(package="keras_gradopt")(cls)
+
+    def at(self, step: Tensor) -> Tensor:
+        """The value at a step.
+
+        Args:
+            step: Steps taken so far, 0 at first, a float32 tensor of any shape.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define at(step).")
+
+    def __call__(self, step: Any) -> Tensor:
+        """The value at a step.
+
+        Args:
+            step: Steps taken so far, 0 at first: a number or a tensor.
+
+        Returns:
+            A float32 tensor of the shape of `step`.
+        """
+        return ops.cast(self.at(ops.cast(step, "float32")), "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, ready for JSON."""
+        return self.arguments_config()
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Schedule:
+        """Makes the schedule that `get_config` described."""
+        return cls(**config)
+
+
+def as_schedule(value: Any) -> Any:
+    """A schedule as it is, its config made, a number as a function that gives it at every step."""
+    if isinstance(value, dict):
+        value = keras.saving.deserialize_keras_object(value)
+    return value
+
+
+def value_of(schedule: Any, step: Tensor) -> Tensor:
+    """The value of a schedule or a number at a step."""
+    return schedule(step) if callable(schedule) else ops.full_like(step, schedule)
+
+
+__getattr__, __dir__ = registry.lazy_members(__name__)

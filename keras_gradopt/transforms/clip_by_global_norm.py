@@ -1,0 +1,55 @@
+"""ClipByGlobalNorm: bounds the norm of all gradients together."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from keras import ops
+
+from keras_gradopt.arguments import Hyperparameters
+from keras_gradopt.ranges import POSITIVE, Range
+from keras_gradopt.tensors import global_norm
+from keras_gradopt.transforms import Transform
+
+Tensor = Any
+
+
+class ClipByGlobalNorm(Transform):
+    r"""Scales all gradients by one factor so that their joint norm stays bounded.
+
+    Use it where gradients explode now and then (recurrent nets, attention, high rates): the
+    direction of the step is kept. With $\|g\|$ the Euclidean norm over all variables:
+
+    $$g \leftarrow g \min(1, c / \|g\|)$$
+
+    Args:
+        norm: The bound $c$, above 0: a number or a schedule.
+
+    Example:
+        >>> clip = ClipByGlobalNorm(1.0)
+        >>> gs, _ = clip.apply([ops.array([3.0]), ops.array([4.0])], [], {}, h(norm=1.0))
+        >>> gs
+        [[0.6], [0.8]]
+
+    References:
+        Pascanu, Mikolov, Bengio. On the difficulty of training recurrent neural networks.
+        ICML 2013, Algorithm 1.
+    """
+
+    ranges: ClassVar[dict[str, Range]] = {"norm": POSITIVE}
+
+    def __init__(self, norm: Any = 1.0) -> None:
+        self.declare(norm=norm)
+
+    def apply(
+        self,
+        gs: list[Tensor],
+        ws: list[Tensor],
+        shared: dict[str, Tensor],
+        h: Hyperparameters,
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Scales `gs` together."""
+        del ws
+        # The larger of norm and bound, so that a zero gradient divides by the bound.
+        factor = h.norm / ops.maximum(global_norm(gs), h.norm)
+        return [g * ops.cast(factor, g.dtype) for g in gs], shared
