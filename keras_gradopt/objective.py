@@ -90,7 +90,7 @@ class Objective:
         self.evaluations += 1.0
         with backend.replayed(self._random_state):
             value, gs = backend.value_and_grad(self._scaled_loss, list(ws))
-        return value / self._loss_scale, [g / ops.cast(self._loss_scale, g.dtype) for g in gs]
+        return self._unscaled(value), [self._unscaled(g) for g in gs]
 
     def hvp(self, ws: Sequence[Tensor], vs: Sequence[Tensor]) -> list[Tensor]:
         """The loss' Hessian at `ws` times `vs`, of the weights' shapes."""
@@ -99,7 +99,11 @@ class Objective:
             return backend.hvp(self._loss, list(ws), list(vs))
 
     def _scaled_loss(self, ws: Sequence[Tensor]) -> Tensor:
-        return self._loss(ws) * ops.cast(self._loss_scale, "float32")
+        loss = self._loss(ws)
+        return loss * ops.cast(self._loss_scale, loss.dtype)
+
+    def _unscaled(self, x: Tensor) -> Tensor:
+        return x / ops.cast(self._loss_scale, x.dtype)
 
     def _loss(self, ws: Sequence[Tensor]) -> Tensor:
         model = self._model
@@ -126,7 +130,8 @@ class Objective:
             )
         finally:
             model._losses_override = before
-        return ops.cast(loss, "float32") if loss.dtype != "float64" else loss
+        half = keras.backend.standardize_dtype(loss.dtype) in ("float16", "bfloat16")
+        return ops.cast(loss, "float32") if half else loss
 
 
 @contextlib.contextmanager

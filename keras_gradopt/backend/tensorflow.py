@@ -73,12 +73,38 @@ def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]
 def hvp(f: Callable[[list], Tensor], ws: list, vs: list) -> list:
     """The Hessian of `f` at `ws` times `vs`, reverse over reverse."""
     ws = [tf.convert_to_tensor(w) for w in ws]
-    with tf.GradientTape() as tape:
+    with tf.GradientTape() as tape, _twice_differentiable_moments():
         tape.watch(ws)
         _, gs = value_and_grad(f, ws)
-        along = tf.add_n([tf.reduce_sum(g * tf.stop_gradient(v)) for g, v in zip(gs, vs)])
+        pairs = zip(gs, vs, strict=True)
+        along = tf.add_n([tf.reduce_sum(g * tf.stop_gradient(v)) for g, v in pairs])
     products = tape.gradient(along, ws, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return [densify(p) for p in products]
+
+
+@contextlib.contextmanager
+def _twice_differentiable_moments() -> Iterator[None]:
+    """Replaces `tf.nn.moments` while a loss is traced for second derivatives.
+
+    TensorFlow 2.21 stops the gradient at the mean inside the variance, which leaves first
+    derivatives right and second ones wrong, so that every Hessian of a model with
+    BatchNormalization would be.
+    """
+    original = tf.nn.moments
+
+    def moments(
+        x: Tensor, axes: Any, shift: Any = None, keepdims: bool = False, name: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        del shift, name
+        mean = tf.reduce_mean(x, axes, keepdims=True)
+        variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=keepdims)
+        return (mean if keepdims else tf.reduce_mean(x, axes)), variance
+
+    tf.nn.moments = moments
+    try:
+        yield
+    finally:
+        tf.nn.moments = original
 
 
 def frozen(variables: Sequence[Any]) -> list:

@@ -48,7 +48,8 @@ class EvaluatesLoss:
         if offered is None:
             raise RuntimeError(
                 f"{type(self).__name__} evaluates the loss again and needs a bound model. Call "
-                "keras_gradopt.bind(model) before fit (again after load_model or clone_model)."
+                "keras_gradopt.bind(model) before fit (again after load_model or clone_model). On "
+                "JAX, Keras loses the values of a model whose first step fails: make or load it anew."
             )
         # A local name would not do: rules reach the objective from `before` and `update`.
         object.__setattr__(self, "objective", offered.over(variables))

@@ -1,0 +1,399 @@
+"""What every optimizer promises, asked of each class in the registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_gradopt as kg
+from keras_gradopt import registry
+from tests.keras_gradopt.problems import (
+    assert_close,
+    gradients,
+    network,
+    regression_data,
+    start_weights,
+    train,
+    values,
+)
+
+CLASSES = list(registry.optimizer_classes().values())
+# Rules that run without a bound model, and those whose step is a pure function.
+WITHOUT_OBJECTIVE = [c for c in CLASSES if c.needs == "gradient"]
+PURE = [c for c in CLASSES if c.transition is kg.Optimizer.transition]
+
+every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
+every_gradient_class = pytest.mark.parametrize(
+    "cls", WITHOUT_OBJECTIVE, ids=lambda c: c.__name__
+)
+every_pure_class = pytest.mark.parametrize("cls", PURE, ids=lambda c: c.__name__)
+# torch.compile takes 20 to 90 seconds for each of these models.
+ON_TORCH = keras.backend.backend() == "torch"
+jit = pytest.mark.parametrize(
+    "jit_compile",
+    [False, pytest.param(True, marks=[pytest.mark.slow] if ON_TORCH else [])],
+)
+
+
+def variables(dtype: str = "float32") -> list[keras.Variable]:
+    return [keras.Variable(w, dtype=dtype, name=f"w{i}") for i, w in enumerate(start_weights())]
+
+
+def step(optimizer: Any, ws: list[keras.Variable], number: int = 0) -> None:
+    grads = gradients(values(ws), number)
+    optimizer.apply([ops.cast(g, w.dtype) for g, w in zip(grads, ws, strict=True)], ws)
+
+
+def compiled(cls: type, *, jit_compile: bool, **network_arguments: Any) -> keras.Model:
+    if ON_TORCH and jit_compile:
+        import torch
+
+        torch.compiler.reset()
+    model = kg.bind(network(**network_arguments))
+    model.compile(optimizer=cls.example(), loss="mse", jit_compile=jit_compile)
+    return model
+
+
+# ---------------------------------------------------------------------- training through Keras
+
+
+@jit
+@every_class
+def test_fit_lowers_the_loss(cls: type, jit_compile: bool) -> None:
+    x, y = regression_data()
+    model = compiled(cls, jit_compile=jit_compile, dropout=0.1, batch_norm=True)
+    # The default rates are for long trainings; a loss that falls is what any of them must give.
+    history = model.fit(x, y, epochs=6, batch_size=8, verbose=0).history["loss"]
+    assert np.all(np.isfinite(history))
+    assert history[-1] < history[0]
+
+
+@every_class
+def test_it_is_found_by_name_and_by_keras(cls: type) -> None:
+    assert getattr(kg, cls.__name__) is cls
+    assert registry.find(cls.__name__) is cls
+    assert registry.find(f"keras_gradopt>{cls.__name__}") is cls
+    assert keras.saving.get_registered_object(f"keras_gradopt>{cls.__name__}") is cls
+
+
+@every_gradient_class
+def test_a_checkpoint_continues_as_if_nothing_had_happened(cls: type, tmp_path: Path) -> None:
+    x, y = regression_data()
+    model = compiled(cls, jit_compile=keras.backend.backend() == "jax", batch_norm=True)
+    model.fit(x, y, epochs=2, batch_size=16, shuffle=False, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded.optimizer) is cls
+    for other in (model, loaded):
+        other.fit(x, y, epochs=2, batch_size=16, shuffle=False, verbose=0)
+    for a, b in zip(values(model.variables), values(loaded.variables), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(
+        values(model.optimizer.variables), values(loaded.optimizer.variables), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+@every_class
+def test_a_loaded_model_that_needs_the_loss_says_bind(cls: type, tmp_path: Path) -> None:
+    x, y = regression_data()
+    model = compiled(cls, jit_compile=False)
+    model.fit(x, y, epochs=1, batch_size=32, shuffle=False, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    if cls.needs != "gradient":
+        with pytest.raises(RuntimeError, match="keras_gradopt.bind"):
+            loaded.fit(x, y, epochs=1, batch_size=32, shuffle=False, verbose=0)
+        # Keras on JAX loses the values of a model whose first step fails, as the message says.
+        loaded = kg.bind(keras.models.load_model(tmp_path / "model.keras"))
+    for other in (model, loaded):
+        other.fit(x, y, epochs=1, batch_size=32, shuffle=False, verbose=0)
+    for a, b in zip(values(model.variables), values(loaded.variables), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@every_class
+def test_mixed_float16_trains_and_scales_its_loss(cls: type) -> None:
+    x, y = regression_data()
+    keras.config.set_dtype_policy("mixed_float16")
+    model = compiled(cls, jit_compile=keras.backend.backend() == "jax")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    history = model.fit(x, y, epochs=6, batch_size=8, verbose=0).history["loss"]
+    assert np.all(np.isfinite(history))
+    assert history[-1] < history[0]
+    # The steps were really made: a scale that always overflows would skip them all.
+    assert int(model.optimizer.iterations) > 24
+
+
+@every_class
+def test_a_gradient_that_overflows_is_skipped_by_loss_scaling(cls: type) -> None:
+    x, y = regression_data()
+    keras.config.set_dtype_policy("mixed_float16")
+    model = compiled(cls, jit_compile=False)
+    before = values(model.trainable_variables)
+    model.fit(x * np.float32(3e4), y, epochs=1, batch_size=64, verbose=0)
+    for a, b in zip(values(model.trainable_variables), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert int(model.optimizer.iterations) == 0
+
+
+# ---------------------------------------------------------------------- Keras' documented interface
+
+
+@every_class
+def test_config_makes_the_same_optimizer(cls: type) -> None:
+    first = cls.example(clipnorm=0.5, use_ema=True, name="named")
+    config = first.get_config()
+    second = cls.from_config(config)
+    assert second.get_config() == first.get_config()
+    through_keras = keras.optimizers.deserialize(keras.optimizers.serialize(first))
+    assert type(through_keras) is cls
+    assert through_keras.get_config() == first.get_config()
+
+
+@every_gradient_class
+def test_variables_are_counted_once_and_set_weights_restores_them(cls: type) -> None:
+    optimizer, ws = cls.example(), variables()
+    step(optimizer, ws)
+    names = [id(v) for v in optimizer.variables]
+    assert len(names) == len(set(names))
+    saved = values(optimizer.variables)
+    weights = values(ws)
+    step(optimizer, ws, 1)
+    after = values(ws)
+    optimizer.set_weights(saved)
+    for w, value in zip(ws, weights, strict=True):
+        w.assign(value)
+    step(optimizer, ws, 1)
+    assert_close([values(ws)], [after], 0.0)
+
+
+@every_gradient_class
+def test_iterations_and_learning_rate_can_be_read_and_set(cls: type) -> None:
+    optimizer, ws = cls.example(), variables()
+    step(optimizer, ws)
+    step(optimizer, ws, 1)
+    assert int(ops.convert_to_tensor(optimizer.iterations)) == 2
+    optimizer.learning_rate = 0.25
+    assert float(ops.convert_to_tensor(optimizer.learning_rate)) == 0.25
+    optimizer.learning_rate = 0.0
+    before = values(ws)
+    if cls is not kg.Lookahead:
+        # Momentum of SGD-like rules holds the rate; the examples have none.
+        step(optimizer, ws, 2)
+        assert_close([values(ws)], [before], 0.0)
+
+
+@every_gradient_class
+def test_apply_gradients_takes_pairs_in_any_order(cls: type) -> None:
+    paths = []
+    for order in (slice(None), slice(None, None, -1)):
+        optimizer, ws = cls.example(), variables()
+        optimizer.build(ws)
+        for number in range(3):
+            grads = [ops.convert_to_tensor(g) for g in gradients(values(ws), number)]
+            optimizer.apply_gradients(list(zip(grads, ws, strict=True))[order])
+        paths.append(values(ws))
+    # Packing and sums over variables run in the order given: float32 rounding.
+    assert_close([paths[1]], [paths[0]], 2e-6)
+
+
+@every_gradient_class
+def test_a_missing_gradient_leaves_its_variable_alone(cls: type) -> None:
+    optimizer, ws = cls.example(), variables()
+    before = values(ws)
+    grads = [ops.convert_to_tensor(g) for g in gradients(before, 0)]
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        optimizer.apply([None, *grads[1:]], ws)
+    np.testing.assert_array_equal(values(ws)[0], before[0])
+    assert not np.array_equal(values(ws)[1], before[1])
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow",
+    reason="Keras has no stateless_apply on TensorFlow (it raises)",
+)
+@every_gradient_class
+def test_stateless_apply_equals_apply(cls: type) -> None:
+    stateful, ws = cls.example(), variables()
+    stateless, vs = cls.example(), variables()
+    stateless.build(vs)
+    start = values(vs)
+    trainable = [ops.convert_to_tensor(w) for w in start]
+    state = [ops.copy(v.value) for v in stateless.variables]
+    for number in range(3):
+        step(stateful, ws, number)
+        grads = gradients([np.array(ops.convert_to_numpy(t)) for t in trainable], number)
+        trainable, state = stateless.stateless_apply(
+            state, [ops.convert_to_tensor(g) for g in grads], trainable
+        )
+    assert_close([[np.array(ops.convert_to_numpy(t)) for t in trainable]], [values(ws)], 1e-6)
+    for v, value in zip(vs, start, strict=True):
+        np.testing.assert_array_equal(values([v])[0], value)
+
+
+@every_pure_class
+def test_update_step_alone_moves_one_variable_as_the_rule_does(cls: type) -> None:
+    w = keras.Variable(start_weights()[0])
+    alone = cls.example()
+    alone.build([w])
+    alone.update_step(ops.ones(w.shape), w, 0.1)
+    other = keras.Variable(start_weights()[0])
+    whole = cls.example(learning_rate=0.1, weight_decay=None)
+    whole.apply([ops.ones(w.shape)], [other])
+    np.testing.assert_allclose(values([w])[0], values([other])[0], rtol=1e-6)
+
+
+@every_gradient_class
+def test_scale_loss_and_its_inverse_cancel(cls: type) -> None:
+    scaled, plain = cls.example(loss_scale_factor=8.0), cls.example()
+    assert float(scaled.scale_loss(2.0)) == 16.0
+    ws, vs = variables(), variables()
+    grads = [ops.convert_to_tensor(g) for g in gradients(values(ws), 0)]
+    scaled.apply([g * 8.0 for g in grads], ws)
+    plain.apply(grads, vs)
+    assert_close([values(ws)], [values(vs)], 1e-6)
+
+
+@every_pure_class
+def test_weight_decay_spares_what_is_excluded(cls: type) -> None:
+    optimizer, ws = cls.example(learning_rate=0.1, weight_decay=0.5), variables()
+    optimizer.exclude_from_weight_decay(var_list=[ws[1]], var_names=["w2"])
+    reference, vs = cls.example(learning_rate=0.1, weight_decay=None), variables()
+    same = [ops.convert_to_tensor(g) for g in gradients(values(ws), 0)]
+    optimizer.apply(same, ws)
+    reference.apply(same, vs)
+    moved = [not np.allclose(a, b, rtol=1e-6) for a, b in zip(values(ws), values(vs), strict=True)]
+    # Prodigy's first step is 1e-6 times its rate, too small to see a decay of it.
+    assert moved == [cls is not kg.Prodigy, False, False, cls is not kg.Prodigy]
+
+
+@every_pure_class
+def test_excluding_everything_from_weight_decay_is_no_weight_decay(cls: type) -> None:
+    optimizer = cls.example(weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["w"])
+    assert_close(train(optimizer, 3), train(cls.example(weight_decay=None), 3), 0.0)
+
+
+# ---------------------------------------------------------------------- right where Keras is not
+
+
+@every_gradient_class
+def test_bfloat16_variables_move_as_float32_ones_do(cls: type) -> None:
+    """Keras' own Adam does not move them at all: 0.999 rounds to 1."""
+    full, half = cls.example(), cls.example()
+    full.learning_rate = half.learning_rate = 0.05 if cls is not kg.Prodigy else 1.0
+    ws, vs = variables(), variables("bfloat16")
+    for number in range(8):
+        step(full, ws, number)
+        step(half, vs, number)
+    for a, b, start in zip(values(vs), values(ws), start_weights(), strict=True):
+        # bfloat16 keeps 8 bits: 8 roundings of 1/256 of weights of order one.
+        np.testing.assert_allclose(a, b, atol=8 / 256 * max(1.0, np.abs(b).max()))
+        if cls is not kg.Prodigy:
+            assert np.abs(a - start).max() > 0.05
+    for v in half.variables:
+        assert v.dtype != "bfloat16"
+
+
+@every_gradient_class
+def test_accumulated_minibatches_make_one_step_of_their_mean(cls: type) -> None:
+    whole, ws = cls.example(global_clipnorm=1.0), variables()
+    parts, vs = cls.example(global_clipnorm=1.0, gradient_accumulation_steps=2), variables()
+    for number in range(3):
+        a, b = gradients(values(ws), 2 * number), gradients(values(ws), 2 * number + 1)
+        whole.apply([ops.convert_to_tensor((p + q) / 2) for p, q in zip(a, b, strict=True)], ws)
+        before = values(vs)
+        parts.apply([ops.convert_to_tensor(p) for p in a], vs)
+        assert_close([values(vs)], [before], 0.0)
+        parts.apply([ops.convert_to_tensor(q) for q in b], vs)
+        assert_close([values(vs)], [values(ws)], 1e-6)
+    assert int(ops.convert_to_tensor(parts.iterations)) == 3
+
+
+@every_gradient_class
+def test_averages_follow_real_steps_and_end_up_in_the_model(cls: type) -> None:
+    optimizer = cls.example(use_ema=True, ema_momentum=0.5, gradient_accumulation_steps=2)
+    ws = variables()
+    expected = None
+    for number in range(6):
+        # With a wrapper the average is the inner optimizer's: of the weights it made.
+        step(optimizer, ws, number)
+        if number % 2:
+            now = values(ws)
+            expected = now if expected is None else [
+                0.5 * e + 0.5 * n for e, n in zip(expected, now, strict=True)
+            ]
+    assert expected is not None
+    optimizer.finalize_variable_values(ws)
+    assert_close([values(ws)], [expected], 1e-6)
+
+
+@every_pure_class
+def test_packing_small_variables_changes_nothing(cls: type) -> None:
+    """Elementwise rules run on one vector; a rule that declares it wrongly is caught here."""
+    optimizer = cls.example(weight_decay=0.1)
+    ws = [ops.convert_to_tensor(w) for w in start_weights()]
+    gs = [ops.convert_to_tensor(g) for g in gradients(start_weights(), 0)]
+    slots, shared = optimizer.initial_slots(ws), optimizer.initial_shared(ws)
+    alone_slots = slots
+    for number in (1, 2, 3):
+        h = optimizer.hyperparameters(number)
+        packed = optimizer.transition(ws, gs, slots, shared, h)
+        numbers, new_shared = optimizer.measure(ws, gs, alone_slots, shared, h)
+        full = h.replace(numbers=numbers, shared=new_shared)
+        alone = [
+            optimizer._move(w, g, *s, h=full, decayed=True)
+            for w, g, s in zip(ws, gs, alone_slots, strict=True)
+        ]
+        for together, one, s in zip(packed[0], alone, packed[1], strict=True):
+            for a, b in zip((together, *s), one, strict=True):
+                np.testing.assert_allclose(
+                    ops.convert_to_numpy(a), ops.convert_to_numpy(b), rtol=1e-6, atol=1e-9
+                )
+        ws, slots, shared = packed
+        alone_slots = [tuple(o[1:]) for o in alone]
+
+
+@every_pure_class
+def test_every_number_is_a_hyperparameter_that_h_can_override(cls: type) -> None:
+    optimizer = cls.example()
+    names = optimizer.hyperparameter_names
+    assert "learning_rate" in names
+    h = optimizer.hyperparameters(3, **{name: 0.125 for name in names})
+    assert [getattr(h, name) for name in names] == [0.125] * len(names)
+
+
+@every_pure_class
+def test_every_schedulable_hyperparameter_takes_a_schedule(cls: type) -> None:
+    for name, allowed in cls.all_ranges().items():
+        fixed = cls.example()
+        value = getattr(fixed, name, None)
+        if not allowed.schedulable or not isinstance(value, float) or value == 0.0:
+            continue
+        scheduled = cls.example(**{name: kg.schedules.Sequential([value, value], [2])})
+        assert_close(train(scheduled, 4), train(fixed, 4), 1e-6)
+
+
+@every_class
+def test_arguments_outside_their_range_are_refused_by_name(cls: type) -> None:
+    for name, allowed in cls.all_ranges().items():
+        if name not in cls.argument_defaults():
+            continue
+        with pytest.raises(ValueError, match=rf"{name} must be in .*received -1\.0"):
+            _with(cls, name, -1.0)
+        with pytest.raises(ValueError, match=name):
+            _with(cls, name, "high")
+        assert -1.0 not in allowed
+    with pytest.raises(ValueError, match="learning_rat"):
+        _with(cls, "learning_rat", 0.1)
+
+
+def _with(cls: type, name: str, value: Any) -> Any:
+    needs_inner = "inner" in cls.argument_defaults()
+    return cls(*([kg.SGD()] if needs_inner else []), **{name: value})
