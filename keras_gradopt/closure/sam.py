@@ -33,8 +33,8 @@ class SAM(EvaluatesLoss, Wrapper):
     Example:
         >>> model = keras_gradopt.bind(model)
         >>> model.compile(optimizer=SAM("sgd", rho=0.05), loss="mse")
-        >>> history = model.fit(x, y, epochs=1, verbose=0)
-        >>> float(model.optimizer.evaluations)     # two gradients a step, 4 steps
+        >>> history = model.fit(x, y, batch_size=16, verbose=0)
+        >>> float(model.optimizer.evaluations)     # 4 steps of two gradients
         8.0
 
     References:

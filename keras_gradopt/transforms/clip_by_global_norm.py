@@ -28,7 +28,7 @@ class ClipByGlobalNorm(Transform):
     Example:
         >>> clip = ClipByGlobalNorm(1.0)
         >>> gs, _ = clip.apply([ops.array([3.0]), ops.array([4.0])], [], {}, h(norm=1.0))
-        >>> gs
+        >>> show(gs)
         [[0.6], [0.8]]
 
     References:

@@ -27,7 +27,7 @@ class ClipByNorm(Transform):
     Example:
         >>> clip = ClipByNorm(1.0)
         >>> gs, _ = clip.apply([ops.array([3.0, 4.0]), ops.array([0.5])], [], {}, h(norm=1.0))
-        >>> gs
+        >>> show(gs)
         [[0.6, 0.8], [0.5]]
 
     References:

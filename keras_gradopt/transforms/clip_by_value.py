@@ -26,7 +26,7 @@ class ClipByValue(Transform):
     Example:
         >>> clip = ClipByValue(1.0)
         >>> gs, _ = clip.apply([ops.array([3.0, -0.5])], [], {}, h(value=1.0))
-        >>> gs
+        >>> show(gs)
         [[1, -0.5]]
 
     References:

@@ -60,7 +60,9 @@ def regression_data(samples: int = 64, features: int = 5) -> tuple[np.ndarray, n
     return x, y.astype("float32")
 
 
-def network(*, dropout: float = 0.0, batch_norm: bool = False, dtype: str | None = None) -> keras.Model:
+def network(
+    *, dropout: float = 0.0, batch_norm: bool = False, dtype: str | None = None
+) -> keras.Model:
     """A small network with fixed initial weights."""
     layers = [keras.Input((5,)), keras.layers.Dense(8, activation="tanh", dtype=dtype)]
     if batch_norm:

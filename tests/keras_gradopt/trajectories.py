@@ -1,0 +1,46 @@
+"""Prints where every optimizer of the registry goes on the running backend, as a NumPy file.
+
+    KERAS_BACKEND=jax python -m tests.keras_gradopt.trajectories OUT.npz
+"""
+
+from __future__ import annotations
+
+import sys
+
+import keras
+import numpy as np
+
+import keras_gradopt as kg
+from keras_gradopt import registry
+from tests.keras_gradopt.problems import network, regression_data, train, values
+
+STEPS = 20
+
+
+def base_arguments() -> dict:
+    """Decay, a schedule and clipping switched on."""
+    return {
+        "learning_rate": kg.schedules.WarmupStableDecay(0.02, 5, 10, 10),
+        "weight_decay": 0.1,
+        "global_clipnorm": 2.0,
+    }
+
+
+def main(path: str) -> None:
+    """Runs everything and writes `path`."""
+    found: dict[str, np.ndarray] = {}
+    for name, cls in registry.optimizer_classes().items():
+        if cls.needs == "gradient":
+            end = train(cls.example(**base_arguments()), STEPS)[-1]
+        else:
+            model = kg.bind(network(batch_norm=True))
+            model.compile(optimizer=cls.example(**base_arguments()), loss="mse")
+            x, y = regression_data(32)
+            model.fit(x, y, epochs=STEPS, batch_size=32, shuffle=False, verbose=0)
+            end = values(model.trainable_variables)
+        found.update({f"{name}/{i}": w for i, w in enumerate(end)})
+    np.savez(path, backend=keras.backend.backend(), **found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
