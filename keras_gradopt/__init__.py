@@ -31,8 +31,8 @@ def __getattr__(name: str) -> Any:
     if name in _FOLDERS:
         registry.load()
         return importlib.import_module(f"{__name__}.{name}")
-    # Classes are capitalised; anything else must fail fast, since `from keras_gradopt import backend`
-    # asks here before it looks for the submodule.
+    # Classes are capitalised; else fail fast: `from keras_gradopt import backend` asks here before
+    # Python looks for the submodule.
     if name[:1].isupper():
         registry.load()
         if name in (classes := registry.optimizer_classes()):

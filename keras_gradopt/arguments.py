@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -127,7 +126,7 @@ def value_at(value: Any, count: Tensor) -> Any:
     """
     if isinstance(value, Schedule):
         return ops.cast(value(count), "float32")
-    return value() if isinstance(value, Callable) else value
+    return value() if callable(value) else value
 
 
 def serialize(value: Any) -> Any:

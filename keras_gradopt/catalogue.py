@@ -107,17 +107,11 @@ def entry(cls: type[Optimizer]) -> Entry:
     references = parts.get("References", "")
     year = re.search(r"\b(19|20)\d\d\b", references)
     use = re.search(r"\n\n(Use it .+?)(?=\.\s|\.$|;)", intro, flags=re.DOTALL)
-    missing = [
-        what
-        for what, found in (
-            ("equations between $$", equations),
-            ("a reference with its year", year),
-            ("a sentence that begins 'Use it'", use),
+    if not equations or year is None or use is None:
+        raise ValueError(
+            f"The docstring of {cls.__name__} needs equations between $$, a reference with its "
+            "year, and a sentence that begins with 'Use it'."
         )
-        if not found
-    ]
-    if missing:
-        raise ValueError(f"The docstring of {cls.__name__} lacks {' and '.join(missing)}.")
     family, _, file = cls.__module__.rpartition(".")
     return Entry(
         name=file,
@@ -168,9 +162,9 @@ def _arguments(cls: type[Optimizer], text: str) -> tuple[Argument, ...]:
 
 def state_multiple(optimizer: Any) -> float:
     """Memory of an optimizer's state beside a matrix, in multiples of that matrix."""
-    own = sum(
-        math.prod(slot.shape_for(_SHAPE)) for slot in optimizer.slots(_SHAPE)
-    ) / math.prod(_SHAPE)
+    own = sum(math.prod(slot.shape_for(_SHAPE)) for slot in optimizer.slots(_SHAPE)) / math.prod(
+        _SHAPE
+    )
     inner = getattr(optimizer, "inner", None)
     return own + (state_multiple(inner) if isinstance(inner, Optimizer) else 0.0)
 

@@ -260,7 +260,9 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         """Weight decay, then the rule, for one variable or for several packed into one vector."""
         weight_decay = getattr(h, "weight_decay", None)
         if self.decays_weights:
-            h = h.replace(weight_decay=weight_decay if decayed and weight_decay is not None else 0.0)
+            h = h.replace(
+                weight_decay=weight_decay if decayed and weight_decay is not None else 0.0
+            )
         elif decayed and weight_decay is not None:
             w = w - w * (weight_decay * h.learning_rate)
         return self.update(w, g, *slots, h=h)
@@ -285,7 +287,8 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
                 f"{type(self).__name__} was built without variables. The model has no trainable "
                 "weights: build it, or set trainable=True on a layer."
             )
-        ema, accumulation = self.use_ema, self.gradient_accumulation_steps
+        options = dict(vars(self))
+        ema, accumulation = options["use_ema"], options["gradient_accumulation_steps"]
         # The base class would create averages and accumulators in the variables' own dtype, which
         # bfloat16 cannot hold; it keeps the index of variables, the rest is created below.
         self.use_ema, self.gradient_accumulation_steps = False, None
@@ -326,7 +329,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         shape = slot.shape_for(tuple(variable.shape))
         dtype = compute_dtype(variable)
 
-        def start(shape: Any, dtype: Any) -> Tensor:
+        def start(_: Any, dtype: Any) -> Tensor:
             return ops.cast(slot.start(ops.cast(ops.convert_to_tensor(variable), dtype)), dtype)
 
         with backend.beside(variable):
@@ -365,10 +368,8 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         if not parts:
             self._write(variables, self._stepped(state, gs, variables))
             return
-        accumulators = [
-            self._accumulated_gradients[self._get_variable_index(v)] for v in variables
-        ]
-        sums = [ops.convert_to_tensor(a) + g for a, g in zip(accumulators, gs, strict=True)]
+        accumulators = [self._accumulated_gradients[self._get_variable_index(v)] for v in variables]
+        sums = [a + g for a, g in zip(backend.read(accumulators), gs, strict=True)]
 
         def step() -> tuple:
             mean = [s / parts for s in sums]
@@ -382,22 +383,19 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         # backend, and nothing is assigned inside a branch (which JAX cannot trace).
         new_state, new_sums = ops.cond(last, step, gather)
         self._write(variables, new_state)
-        for accumulator, value in zip(accumulators, new_sums, strict=True):
-            self.assign(accumulator, value)
+        backend.write(self, accumulators, new_sums)
 
     def _read(self, variables: Sequence[Variable]) -> dict[str, Any]:
         indices = [self._get_variable_index(v) for v in variables]
         state: dict[str, Any] = {
-            "ws": [ops.cast(ops.convert_to_tensor(v), compute_dtype(v)) for v in variables],
-            "slots": [
-                tuple(ops.convert_to_tensor(s) for s in self._slots[i]) for i in indices
-            ],
-            "shared": {k: ops.convert_to_tensor(v) for k, v in self._shared.items()},
+            "ws": backend.read(variables, [compute_dtype(v) for v in variables]),
+            "slots": [tuple(backend.read(self._slots[i])) for i in indices],
+            "shared": dict(zip(self._shared, backend.read(self._shared.values()), strict=True)),
         }
         if self.use_ema:
-            state["averages"] = [
-                ops.convert_to_tensor(self._model_variables_moving_average[i]) for i in indices
-            ]
+            state["averages"] = backend.read(
+                [self._model_variables_moving_average[i] for i in indices]
+            )
         return state
 
     def _stepped(
@@ -443,12 +441,10 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
             values.append(value)
         if self.use_ema:
             targets += [
-                self._model_variables_moving_average[self._get_variable_index(v)]
-                for v in variables
+                self._model_variables_moving_average[self._get_variable_index(v)] for v in variables
             ]
             values += state["averages"]
-        for target, value in zip(targets, backend.distinct(values), strict=True):
-            self.assign(target, value)
+        backend.write(self, targets, values)
 
     def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Any) -> None:
         """Moves one variable by the rule alone, without accumulation or averaging.

@@ -21,6 +21,8 @@ def run(
     decayed: Sequence[bool],
     *,
     pack_below: int,
+    flatten: Callable[[Sequence[Tensor]], Tensor] = flatten,
+    unflatten: Callable[[Tensor, Sequence[tuple[int, ...]]], list[Tensor]] = unflatten,
 ) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
     """Applies `move` to every variable.
 
@@ -36,6 +38,8 @@ def run(
         h: Hyper-parameters of the step.
         decayed: Per variable, whether weight decay applies.
         pack_below: Entries below which a variable is packed.
+        flatten: Makes one vector of many tensors.
+        unflatten: Cuts it again.
 
     Returns:
         New weights, new slots.

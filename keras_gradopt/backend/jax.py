@@ -45,14 +45,23 @@ def apply(step: Callable, optimizer: Any, grads: list, variables: list) -> None:
     step(grads, variables)
 
 
-def distinct(values: Sequence[Tensor]) -> list[Tensor]:
-    """Copies repeated arrays: two variables over one buffer cannot both be donated by `fit`."""
+def read(variables: Sequence[Any], dtypes: Sequence[str] | None = None) -> list[Tensor]:
+    """The variables' values, in other dtypes if given."""
+    values = [v.value for v in variables]
+    if dtypes is None:
+        return values
+    return [v.astype(dtype) for v, dtype in zip(values, dtypes, strict=True)]
+
+
+def write(optimizer: Any, targets: Sequence[Any], values: Sequence[Tensor]) -> None:
+    """Assigns values to variables, each an array of its own.
+
+    Two variables over one buffer cannot both be donated by `fit`, so repeated arrays are copied.
+    """
     seen: set[int] = set()
-    result = []
-    for value in values:
-        result.append(ops.copy(value) if id(value) in seen else value)
+    for target, value in zip(targets, values, strict=True):
+        optimizer.assign(target, ops.copy(value) if id(value) in seen else value)
         seen.add(id(value))
-    return result
 
 
 def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]:

@@ -26,7 +26,7 @@ def no_gradient() -> contextlib.AbstractContextManager:
 
 
 def building() -> contextlib.AbstractContextManager:
-    """Creates state outside the graph being traced: XLA cannot lift initial values that read weights."""
+    """Creates state outside the traced graph: XLA cannot lift values that read weights."""
     return tf.init_scope()
 
 
@@ -55,9 +55,18 @@ def apply(step: Callable, optimizer: Any, grads: list, variables: list) -> None:
     )
 
 
-def distinct(values: Sequence[Tensor]) -> list[Tensor]:
-    """TensorFlow variables copy what they are assigned."""
-    return list(values)
+def read(variables: Sequence[Any], dtypes: Sequence[str] | None = None) -> list[Tensor]:
+    """The variables' values, in other dtypes if given."""
+    values = [keras.ops.convert_to_tensor(v) for v in variables]
+    if dtypes is None:
+        return values
+    return [tf.cast(v, dtype) for v, dtype in zip(values, dtypes, strict=True)]
+
+
+def write(optimizer: Any, targets: Sequence[Any], values: Sequence[Tensor]) -> None:
+    """Assigns values to variables."""
+    for target, value in zip(targets, values, strict=True):
+        optimizer.assign(target, value)
 
 
 def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]:

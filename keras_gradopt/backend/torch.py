@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
+from keras.src.backend import in_stateless_scope
 
 from keras_gradopt.backend import engine
 from keras_gradopt.backend.common import stateful_train_step
@@ -15,8 +17,37 @@ from keras_gradopt.backend.common import stateful_train_step
 Tensor = Any
 
 # Each operation costs some microseconds to start: packing tensors below 32k entries pays.
-run = partial(engine.run, pack_below=32_768)
 train_step = stateful_train_step
+
+
+def _flatten(xs: Sequence[Tensor]) -> Tensor:
+    return torch.cat([x.reshape(-1) for x in xs])
+
+
+def _unflatten(vector: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    pieces = vector.split([math.prod(shape) for shape in shapes])
+    return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+
+run = partial(engine.run, pack_below=32_768, flatten=_flatten, unflatten=_unflatten)
+
+
+def read(variables: Sequence[Any], dtypes: Sequence[str] | None = None) -> list[Tensor]:
+    """The variables' values, in other dtypes if given, without Keras' checks for each of them."""
+    values = [v.value.detach() for v in variables]
+    if dtypes is None:
+        return values
+    return [v.to(getattr(torch, dtype)) for v, dtype in zip(values, dtypes, strict=True)]
+
+
+def write(optimizer: Any, targets: Sequence[Any], values: Sequence[Tensor]) -> None:
+    """Copies values into variables, all in one call where Keras is not recording them."""
+    if in_stateless_scope():
+        for target, value in zip(targets, values, strict=True):
+            optimizer.assign(target, value)
+        return
+    # A value may be a view of a target (an unchanged slot): copying it onto itself is harmless.
+    torch._foreach_copy_([t.value.data for t in targets], list(values))
 
 
 def no_gradient() -> contextlib.AbstractContextManager:
@@ -48,11 +79,6 @@ def apply(step: Callable, optimizer: Any, grads: list, variables: list) -> None:
     step(grads, variables)
 
 
-def distinct(values: Sequence[Tensor]) -> list[Tensor]:
-    """Keras copies into torch variables."""
-    return list(values)
-
-
 def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]:
     """A scalar function's value and gradients at `ws`."""
     with torch.enable_grad():
@@ -60,8 +86,7 @@ def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]
         value = f(leaves)
         gradients = torch.autograd.grad(value, leaves, allow_unused=True)
     gradients = [
-        torch.zeros_like(w) if g is None else g.detach()
-        for g, w in zip(gradients, ws, strict=True)
+        torch.zeros_like(w) if g is None else g.detach() for g, w in zip(gradients, ws, strict=True)
     ]
     return value.detach(), gradients
 
@@ -71,13 +96,10 @@ def hvp(f: Callable[[list], Tensor], ws: list, vs: list) -> list:
     with torch.enable_grad():
         leaves = [w.detach().requires_grad_(True) for w in ws]
         gs = torch.autograd.grad(f(leaves), leaves, create_graph=True, allow_unused=True)
-        along = sum(
-            (g * v.detach()).sum() for g, v in zip(gs, vs, strict=True) if g is not None
-        )
+        along = sum((g * v.detach()).sum() for g, v in zip(gs, vs, strict=True) if g is not None)
         products = torch.autograd.grad(along, leaves, allow_unused=True)
     return [
-        torch.zeros_like(w) if p is None else p.detach()
-        for p, w in zip(products, ws, strict=True)
+        torch.zeros_like(w) if p is None else p.detach() for p, w in zip(products, ws, strict=True)
     ]
 
 

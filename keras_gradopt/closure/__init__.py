@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 
 from keras_gradopt import objective as objectives
 from keras_gradopt.objective import Objective
+from keras_gradopt.optimizer import Optimizer
 
 Variable = Any
 
 
-class EvaluatesLoss:
+class EvaluatesLoss(Optimizer):
     """Mixed into optimizers that need the loss as a function of the weights.
 
     Attributes:
@@ -41,7 +42,7 @@ class EvaluatesLoss:
                 )
         if not self.built:
             self.evaluations = self.add_variable((), dtype="float32", name="evaluations")
-        super().build(variables)  # type: ignore[misc]
+        super().build(variables)
 
     def _apply_dense(self, grads: list[Any], variables: list[Variable]) -> None:
         offered = objectives.current()
@@ -49,12 +50,12 @@ class EvaluatesLoss:
             raise RuntimeError(
                 f"{type(self).__name__} evaluates the loss again and needs a bound model. Call "
                 "keras_gradopt.bind(model) before fit (again after load_model or clone_model). On "
-                "JAX, Keras loses the values of a model whose first step fails: make or load it anew."
+                "JAX, Keras loses the values of a model whose first step fails: load it anew."
             )
         # A local name would not do: rules reach the objective from `before` and `update`.
         object.__setattr__(self, "objective", offered.over(variables))
         try:
-            super()._apply_dense(grads, variables)  # type: ignore[misc]
+            super()._apply_dense(grads, variables)
             # One is the gradient that Keras handed over.
             self.evaluations.assign_add(1.0 + self.objective.evaluations)
         finally:

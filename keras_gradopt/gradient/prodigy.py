@@ -120,8 +120,7 @@ class Prodigy(Optimizer):
         d, largest = shared["distance"], shared["largest_distance"]
         rate = d * h.learning_rate * self._correction(h)
         towards_start = sum(
-            ops.sum(g * (start - w))
-            for w, g, (_, _, _, start) in zip(ws, gs, slots, strict=True)
+            ops.sum(g * (start - w)) for w, g, (_, _, _, start) in zip(ws, gs, slots, strict=True)
         )
         r = self._beta_3(h) * shared["numerator"] + d / h.initial_distance * rate * towards_start
         size = sum(

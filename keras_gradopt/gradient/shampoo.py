@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from keras import ops
@@ -102,10 +102,8 @@ class Shampoo(Optimizer):
         slots = []
         for axis in self._axes(shape):
             n = shape[axis]
-            slots.append(
-                Slot(f"statistics_{axis}", (n, n), lambda w, n=n: self.epsilon * ops.eye(n))
-            )
-            slots.append(Slot(f"root_{axis}", (n, n), lambda w, n=n: ops.eye(n)))
+            slots.append(Slot(f"statistics_{axis}", (n, n), _scaled_eye(n, self.epsilon)))
+            slots.append(Slot(f"root_{axis}", (n, n), _scaled_eye(n, 1.0)))
         if self.grafting:
             graft_slots = self.grafting.slots(shape)
             slots += [dataclasses.replace(s, name=f"graft_{s.name}") for s in graft_slots]
@@ -160,6 +158,10 @@ class Shampoo(Optimizer):
         return ops.cond(due, computed, lambda: old)
 
 
+def _scaled_eye(n: int, scale: float) -> Callable[[Tensor], Tensor]:
+    return lambda w: scale * ops.eye(n)
+
+
 def _graft(value: Any) -> Optimizer | bool:
     if value is True:
         return Adagrad(initial_accumulator_value=0.0)
@@ -181,7 +183,7 @@ def _unfolding_square(g: Tensor, axis: int) -> Tensor:
 
 
 def _along_axis(matrix: Tensor, g: Tensor, axis: int) -> Tensor:
-    """$G \\times_i M$: multiplies every fibre along an axis by the matrix."""
+    """Multiplies every fibre along an axis by the matrix."""
     moved = ops.moveaxis(g, axis, 0)
     product = ops.matmul(matrix, ops.reshape(moved, (g.shape[axis], -1)))
     return ops.moveaxis(ops.reshape(product, moved.shape), 0, axis)

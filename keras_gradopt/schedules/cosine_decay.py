@@ -42,9 +42,7 @@ class CosineDecay(Schedule):
         "alpha": FRACTION.fixed(),
     }
 
-    def __init__(
-        self, initial_learning_rate: float, decay_steps: int, alpha: float = 0.0
-    ) -> None:
+    def __init__(self, initial_learning_rate: float, decay_steps: int, alpha: float = 0.0) -> None:
         self.declare(initial_learning_rate=initial_learning_rate, alpha=alpha)
         self.declare(decay_steps=positive_int("decay_steps", decay_steps))
 

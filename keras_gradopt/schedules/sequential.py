@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ class Sequential(Schedule):
             elif not callable(s):
                 raise ValueError(f"schedules must be schedules or numbers, received {s!r}.")
         steps = [positive_int("boundaries", b) for b in boundaries]
-        if len(steps) != len(made) - 1 or any(a >= b for a, b in zip(steps, steps[1:])):
+        if len(steps) != len(made) - 1 or any(a >= b for a, b in itertools.pairwise(steps)):
             raise ValueError(
                 "boundaries must rise and be one fewer than schedules, received "
                 f"{len(made)} schedules and boundaries {list(boundaries)}."

@@ -40,7 +40,10 @@ class WarmupStableDecay(Schedule):
         Durations. NeurIPS 2024, equation (1).
     """
 
-    ranges: ClassVar[dict[str, Range]] = {"peak": NON_NEGATIVE.fixed(), "final": NON_NEGATIVE.fixed()}
+    ranges: ClassVar[dict[str, Range]] = {
+        "peak": NON_NEGATIVE.fixed(),
+        "final": NON_NEGATIVE.fixed(),
+    }
 
     def __init__(
         self,

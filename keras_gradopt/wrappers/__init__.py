@@ -145,7 +145,7 @@ class Wrapper(Optimizer):
         if type(self).after is Wrapper.after:
             return
         stepped = ops.not_equal(ops.cast(self.inner.iterations, "int32"), before)
-        state["ws"] = [ops.cast(ops.convert_to_tensor(v), compute_dtype(v)) for v in variables]
+        state["ws"] = backend.read(variables, [compute_dtype(v) for v in variables])
         ws, slots, shared = self.after(old, state["ws"], state["slots"], state["shared"], h)
         new = {"ws": ws, "slots": slots, "shared": shared}
         kept = {name: state[name] for name in new}
