@@ -47,8 +47,8 @@ def assert_close(actual: list, expected: list, tolerance: float) -> None:
     """Compares two paths: the largest deviation relative to the weights' largest entry."""
     for step, (a_step, e_step) in enumerate(zip(actual, expected, strict=True)):
         for a, e in zip(a_step, e_step, strict=True):
-            a, e = np.asarray(a, "float64"), np.asarray(e, "float64")
-            deviation = np.abs(a - e).max() / np.abs(e).max()
+            difference = np.asarray(a, "float64") - np.asarray(e, "float64")
+            deviation = np.abs(difference).max() / np.abs(e).max()
             assert deviation <= tolerance, f"step {step}: {deviation:.2e} > {tolerance:.0e}"
 
 

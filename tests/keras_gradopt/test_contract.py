@@ -28,9 +28,7 @@ WITHOUT_OBJECTIVE = [c for c in CLASSES if c.needs == "gradient"]
 PURE = [c for c in CLASSES if c.transition is kg.Optimizer.transition]
 
 every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
-every_gradient_class = pytest.mark.parametrize(
-    "cls", WITHOUT_OBJECTIVE, ids=lambda c: c.__name__
-)
+every_gradient_class = pytest.mark.parametrize("cls", WITHOUT_OBJECTIVE, ids=lambda c: c.__name__)
 every_pure_class = pytest.mark.parametrize("cls", PURE, ids=lambda c: c.__name__)
 # torch.compile takes 20 to 90 seconds for each of these models.
 ON_TORCH = keras.backend.backend() == "torch"
@@ -107,7 +105,7 @@ def test_a_loaded_model_that_needs_the_loss_says_bind(cls: type, tmp_path: Path)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     if cls.needs != "gradient":
-        with pytest.raises(RuntimeError, match="keras_gradopt.bind"):
+        with pytest.raises(RuntimeError, match=r"keras_gradopt\.bind"):
             loaded.fit(x, y, epochs=1, batch_size=32, shuffle=False, verbose=0)
         # Keras on JAX loses the values of a model whose first step fails, as the message says.
         loaded = kg.bind(keras.models.load_model(tmp_path / "model.keras"))
@@ -326,9 +324,11 @@ def test_averages_follow_real_steps_and_end_up_in_the_model(cls: type) -> None:
         step(optimizer, ws, number)
         if number % 2:
             now = values(ws)
-            expected = now if expected is None else [
-                0.5 * e + 0.5 * n for e, n in zip(expected, now, strict=True)
-            ]
+            expected = (
+                now
+                if expected is None
+                else [0.5 * e + 0.5 * n for e, n in zip(expected, now, strict=True)]
+            )
     assert expected is not None
     optimizer.finalize_variable_values(ws)
     assert_close([values(ws)], [expected], 1e-6)
@@ -365,7 +365,7 @@ def test_every_number_is_a_hyperparameter_that_h_can_override(cls: type) -> None
     optimizer = cls.example()
     names = optimizer.hyperparameter_names
     assert "learning_rate" in names
-    h = optimizer.hyperparameters(3, **{name: 0.125 for name in names})
+    h = optimizer.hyperparameters(3, **dict.fromkeys(names, 0.125))
     assert [getattr(h, name) for name in names] == [0.125] * len(names)
 
 

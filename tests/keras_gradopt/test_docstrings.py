@@ -127,10 +127,10 @@ def test_state_is_counted_in_multiples_of_the_parameters(name: str, multiple: fl
 
 
 def test_a_misspelt_name_gets_a_guess() -> None:
-    with pytest.raises(ValueError, match="Unknown optimizer 'admw'. Did you mean .*AdamW"):
+    with pytest.raises(ValueError, match=r"Unknown optimizer 'admw'. Did you mean .*AdamW"):
         kg.get("admw")
 
 
 def test_a_method_that_needs_arguments_says_so() -> None:
-    with pytest.raises(ValueError, match="cannot be made from its name alone.*Lookahead"):
+    with pytest.raises(ValueError, match=r"cannot be made from its name alone.*Lookahead"):
         kg.get("lookahead")

@@ -49,7 +49,12 @@ def test_the_same_point_gives_the_same_number_with_dropout_and_batch_norm() -> N
 
 def test_an_unseeded_dropout_is_replayed_too() -> None:
     model = keras.Sequential(
-        [keras.Input((5,)), keras.layers.Dense(32), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(32),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(1),
+        ]
     )
     model.compile(optimizer="sgd", loss="mse")
     objective, ws = at(model, regression_data())
@@ -101,20 +106,25 @@ def test_the_objective_is_the_loss_that_fit_minimises() -> None:
     inputs = keras.Input((5,))
     hidden = keras.layers.Dense(4, kernel_regularizer=keras.regularizers.L2(0.1))(inputs)
     hidden = Penalty()(hidden)
-    outputs = {"a": keras.layers.Dense(1, name="a")(hidden), "b": keras.layers.Dense(2, name="b")(hidden)}
+    outputs = {
+        "a": keras.layers.Dense(1, name="a")(hidden),
+        "b": keras.layers.Dense(2, name="b")(hidden),
+    }
     model = keras.Model(inputs, outputs)
-    model.compile(optimizer=keras.optimizers.SGD(1.0), loss={"a": "mse", "b": "mae"}, jit_compile=JIT)
+    model.compile(
+        optimizer=keras.optimizers.SGD(1.0), loss={"a": "mse", "b": "mae"}, jit_compile=JIT
+    )
     x, y = regression_data(16)
     targets = {"a": y, "b": np.concatenate([y, -y], axis=1)}
     weights = np.linspace(0.5, 2.0, 16).astype("float32")
     data = (ops.convert_to_tensor(x), keras.tree.map_structure(ops.convert_to_tensor, targets))
-    objective, ws = at(model, (*data, {k: ops.convert_to_tensor(weights) for k in targets}))
+    objective, ws = at(model, (*data, dict.fromkeys(targets, ops.convert_to_tensor(weights))))
     value, gs = objective.value_and_grad(ws)
     before = values(model.trainable_variables)
     history = model.fit(
         x,
         targets,
-        sample_weight={k: weights for k in targets},
+        sample_weight=dict.fromkeys(targets, weights),
         batch_size=16,
         epochs=1,
         verbose=0,
@@ -127,7 +137,8 @@ def test_the_objective_is_the_loss_that_fit_minimises() -> None:
 def test_binding_changes_nothing_for_optimizers_that_need_gradients_only() -> None:
     x, y = regression_data()
     models = [
-        compiled(kg.Adam(0.05), bound=bound, dropout=0.3, batch_norm=True) for bound in (False, True)
+        compiled(kg.Adam(0.05), bound=bound, dropout=0.3, batch_norm=True)
+        for bound in (False, True)
     ]
     for model in models:
         keras.utils.set_random_seed(0)
@@ -226,7 +237,7 @@ def test_a_model_s_own_train_step_is_kept() -> None:
 
 
 def test_bind_refuses_what_is_no_model() -> None:
-    with pytest.raises(TypeError, match="keras.Model, received str"):
+    with pytest.raises(TypeError, match=r"keras\.Model, received str"):
         kg.bind("model")
 
 

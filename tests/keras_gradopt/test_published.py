@@ -86,7 +86,7 @@ def torch_scheduled(make: Callable[[list], Any]) -> Callable[[list], Any]:
     return build
 
 
-# Ours, and the path of the peer. Where the peer keeps the rate outside the velocity, it is constant.
+# Ours, and the peer's path. Where the peer keeps the rate outside the velocity, it is constant.
 PEERS: dict[str, tuple[Callable[[], Any], Callable[[], list]]] = {
     "sgd-torch": (
         lambda: kg.SGD(0.02),
@@ -157,9 +157,7 @@ PEERS: dict[str, tuple[Callable[[], Any], Callable[[], list]]] = {
     "prodigy-prodigyopt": (
         lambda: kg.Prodigy(weight_decay=0.1, initial_distance=1e-2, bias_correction=True),
         lambda: torch_path(
-            lambda ws: prodigyopt.Prodigy(
-                ws, weight_decay=0.1, d0=1e-2, use_bias_correction=True
-            )
+            lambda ws: prodigyopt.Prodigy(ws, weight_decay=0.1, d0=1e-2, use_bias_correction=True)
         ),
     ),
     "prodigy-safeguard-prodigyopt": (

@@ -1,6 +1,6 @@
 """Prints where every optimizer of the registry goes on the running backend, as a NumPy file.
 
-    KERAS_BACKEND=jax python -m tests.keras_gradopt.trajectories OUT.npz
+KERAS_BACKEND=jax python -m tests.keras_gradopt.trajectories OUT.npz
 """
 
 from __future__ import annotations
