@@ -1,0 +1,213 @@
+"""recommend(...): the order of the stages, and the only module that knows it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any
+
+import keras
+
+from recommender.budget import Budget
+from recommender.candidates import (
+    Candidate,
+    blind_choice,
+    default_setting,
+    propose,
+    safe_answer,
+)
+from recommender.decision import Decision, decide
+from recommender.description import Description, describe
+from recommender.diagnostics import Diagnostics, blocking, diagnose, inspect
+from recommender.errors import BudgetExhausted
+from recommender.forecast import forecast
+from recommender.population import open_population
+from recommender.probes import ProbeResult, race
+from recommender.problem import Problem, build
+from recommender.report import Advice
+from recommender.request import Request, checked
+
+# Below this length a tenth of a training is too short for a race.
+LEAST_STEPS_TO_RACE = 2000
+# Steps for which the unprobed answer is watched.
+STABILITY_STEPS = 20
+
+Tell = Callable[[str], None]
+
+
+def recommend(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    validation_data: tuple[Any, Any] | None = None,
+    *,
+    loss: Any = None,
+    epochs: int = 20,
+    batch_size: int = 32,
+    tier: str = "quick",
+    max_seconds: float | None = None,
+    objective: str = "val_loss",
+    backend: str | None = None,
+    include: Sequence[str] = (),
+    seed: int = 0,
+    progress: bool | Tell = True,
+) -> Advice:
+    """Which optimizer, rate and schedule to train a model with, by short probe trainings.
+
+    The model is copied; nothing of the caller's changes. All candidates start from the model's
+    present weights and see the same batches. The same request, seed and versions give the same
+    answer, unless `max_seconds` cut it short.
+
+    Args:
+        model: A Keras model, its config (dict or JSON text), or a family summary such as
+            `{"family": "mlp", "units": [64, 64]}`.
+        x: Inputs as arrays (or a list or dict of them), or a summary of data that stays at home,
+            such as `{"shape": [64], "task": "classification", "classes": 10, "samples": 5000}`;
+            probes then run on data drawn from it, and the evidence is "synthetic".
+        y: Targets, one row per input; None with a summary.
+        validation_data: `(x_val, y_val)`; None holds a fifth out.
+        loss: What `model.compile` takes; None is the compiled model's loss, else "mse".
+        epochs: Length of one full training, at least 1.
+        batch_size: Examples per step, at least 1.
+        tier: What may be spent, in full trainings: "instant" nothing, "quick" 0.1, "standard" 0.5,
+            "thorough" 2.
+        max_seconds: Wall-clock limit, above 0; None is no limit.
+        objective: What to minimise; "val_loss", the best one within the training.
+        backend: The Keras backend to probe on; None is the running one.
+        include: Further optimizers by name to try.
+        seed: Seed of splits, batch order and drawn data.
+        progress: Whether to tell on standard error what happens, or a function to tell.
+
+    Returns:
+        The advice.
+
+    Raises:
+        RequestError: Something about the request is wrong; the message says what to do.
+
+    Example:
+        >>> advice = recommend(model, x, y, loss="mse", epochs=100)
+        >>> model.compile(optimizer=advice.optimizer(), loss="mse")
+    """
+    request = checked(
+        Request(
+            model, x, y, validation_data, loss, epochs, batch_size, tier, max_seconds, objective,
+            backend, tuple(include), seed,
+        )
+    )  # fmt: skip
+    tell = progress if callable(progress) else _to_stderr if progress else _to_nobody
+    tell("reading model and data")
+    problem = build(request)
+    budget = Budget(tier, problem.full_steps, max_seconds)
+    description = describe(problem)
+    candidates = propose(description, tier, include)
+    notes = list(problem.notes)
+    diagnostics: Diagnostics | None = None
+    results: list[ProbeResult] = []
+    if tier == "instant":
+        decision, diagnostics = _unprobed(problem, description)
+    elif problem.full_steps < LEAST_STEPS_TO_RACE and tier == "quick":
+        notes.append(
+            f"A full training has {problem.full_steps} steps, and a tenth of less than "
+            f"{LEAST_STEPS_TO_RACE} is too short for a race: this is the instant answer after a "
+            "stability check. Tier 'standard' would race."
+        )
+        decision, diagnostics, results = _checked_only(problem, description, budget, tell)
+    else:
+        decision, diagnostics, results = _raced(problem, description, candidates, budget, tell)
+    if blocking(diagnostics.findings):
+        notes.append("Mend what is listed under warnings first: it outweighs any optimizer.")
+    tell(f"decided for {decision.candidate.label}")
+    evidence = "measured" if results else "prior"
+    return Advice(
+        decision=decision,
+        candidates=tuple(candidates),
+        results=tuple(results),
+        description=description,
+        diagnostics=diagnostics,
+        expected=forecast(decision.basis, synthetic=problem.source == "synthetic"),
+        cost=budget.cost(),
+        full_steps=problem.full_steps,
+        evidence="synthetic" if problem.source == "synthetic" else evidence,
+        notes=tuple(notes),
+        versions=versions(),
+        tier=tier,
+        seed=seed,
+    )
+
+
+def _unprobed(problem: Problem, description: Description) -> tuple[Decision, Diagnostics]:
+    reason = "Nothing was trained: this choice does best on recorded tasks when one cannot look."
+    decision = Decision(blind_choice(), "prior", None, (reason,))
+    findings = tuple(inspect(problem, description))
+    return decision, Diagnostics(float("nan"), findings, (), None)
+
+
+def _checked_only(
+    problem: Problem, description: Description, budget: Budget, tell: Tell
+) -> tuple[Decision, Diagnostics, list[ProbeResult]]:
+    """The instant answer, after some steps that show whether its rate is stable here."""
+    decision, diagnostics = _unprobed(problem, description)
+    answer = decision.candidate
+    population = open_population(problem, [default_setting(), answer.setting], budget)
+    trunk = population.trunk(answer.setting)
+    tell(f"watching {answer.setting.label} for {STABILITY_STEPS} steps")
+    with contextlib.suppress(BudgetExhausted):  # fewer steps watched is an answer too
+        trunk.advance(min(STABILITY_STEPS, int(budget.remaining)), "stability")
+    steady = trunk.diverged_at is None and (
+        not trunk.losses or trunk.losses[-1] < 2 * trunk.losses[0] + 1
+    )
+    result = ProbeResult(
+        answer.setting, (), tuple(trunk.losses), trunk.diverged_at, "watched for stability only"
+    )
+    if steady:
+        reason = (
+            f"{len(trunk.losses)} steps at {answer.setting.learning_rate:g} were stable; the "
+            "training is too short to compare candidates."
+        )
+        decision = Decision(answer, "prior", "too_few_steps", (reason, *decision.reasons))
+    else:
+        reason = f"{answer.setting.label} was not stable for {len(trunk.losses)} steps."
+        decision = Decision(safe_answer(), "safe", "too_few_steps", (reason,))
+    return decision, diagnostics, [result]
+
+
+def _raced(
+    problem: Problem,
+    description: Description,
+    candidates: Sequence[Candidate],
+    budget: Budget,
+    tell: Tell,
+) -> tuple[Decision, Diagnostics, list[ProbeResult]]:
+    settings = list(dict.fromkeys(c.setting for c in candidates))
+    population = open_population(problem, settings, budget)
+    tell("checking data, loss and rates")
+    hurdle = default_setting()
+    diagnostics = diagnose(problem, description, population, hurdle)
+    for finding in diagnostics.findings:
+        tell(f"{'first mend' if finding.blocking else 'note'}: {finding.text}")
+    tell(f"racing {len(settings)} candidates")
+    results = race(population, settings, hurdle, budget, tell)
+    return decide(candidates, results, diagnostics.initial_loss), diagnostics, results
+
+
+def versions() -> dict[str, str]:
+    """What the answer depends on."""
+    found = {"keras": keras.__version__, "backend": keras.config.backend()}
+    try:
+        found["keras_gradopt"] = metadata.version("keras-gradopt")
+    except metadata.PackageNotFoundError:
+        from keras_gradopt import __version__
+
+        found["keras_gradopt"] = __version__
+    return found
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(f"gradopt: {text}\n")
+    sys.stderr.flush()
+
+
+def _to_nobody(text: str) -> None:
+    del text

@@ -1,0 +1,167 @@
+"""The probe engine's interface: many short trainings that share model, data and batch order."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from recommender.budget import FORWARD, GRADIENT, Budget
+from recommender.problem import VALIDATION_ROWS, Problem, take
+from recommender.settings import Setting
+
+# Steps between two looks at the clock.
+CHUNK = 64
+# Validation is cut into this many equal blocks; comparisons are paired block by block.
+BLOCKS = 8
+
+State = Any
+
+
+class Population(ABC):
+    """Trains one problem under many settings, from the same weights and on the same batches.
+
+    A state is a value: training returns a new one and leaves the old one usable, so a branch is
+    taken by simply going on twice from the same state.
+
+    Args:
+        problem: What is trained; its model is private to the probes.
+        settings: Every setting whose rule may be asked for; rates are inputs.
+        budget: Booked before any work is done.
+    """
+
+    def __init__(self, problem: Problem, settings: Sequence[Setting], budget: Budget) -> None:
+        self.problem = problem
+        self.budget = budget
+        self.settings = list({setting.rule: setting for setting in settings}.values())
+        rows = min(len(problem.y_val), VALIDATION_ROWS)
+        self.blocks = min(BLOCKS, rows)
+        self.block_rows = rows // self.blocks
+        # Spread over the validation set: it may be sorted.
+        order = np.random.default_rng([problem.seed, 29]).permutation(len(problem.y_val))
+        self._validation = np.sort(order[: self.blocks * self.block_rows])
+        self._trunks: dict[tuple[str, float], Trunk] = {}
+
+    @abstractmethod
+    def start(self, setting: Setting) -> State:
+        """The state before the first step: the model's present weights and fresh slots."""
+
+    @abstractmethod
+    def _train(
+        self, state: State, rates: NDArray[np.float32], rows: NDArray[np.int32]
+    ) -> tuple[State, NDArray[np.float32]]:
+        """At most `CHUNK` steps at these rates on these rows; the loss before each step."""
+
+    @abstractmethod
+    def _validate(self, state: State, x: Any, y: NDArray[Any]) -> float:
+        """Mean loss on one validation block, in inference mode."""
+
+    def train(
+        self,
+        state: State,
+        rates: NDArray[np.float32],
+        rows: NDArray[np.int32],
+        purpose: str,
+    ) -> tuple[State, NDArray[np.float32]]:
+        """Train on, paying for it.
+
+        Args:
+            state: Where to start; stays valid.
+            rates: Learning rate of each step; shape (steps,).
+            rows: Training examples of each step; shape (steps, batch_size).
+            purpose: What the account says it was for.
+
+        Returns:
+            The new state, and the minibatch loss before each step. Training ends early where the
+            loss stops being finite; the last loss is that value then.
+
+        Raises:
+            BudgetExhausted: When the next chunk would overrun.
+        """
+        losses: list[NDArray[np.float32]] = []
+        for first in range(0, len(rates), CHUNK):
+            part = slice(first, first + CHUNK)
+            self.budget.spend(purpose, GRADIENT * len(rates[part]))
+            state, values = self._train(state, rates[part], rows[part])
+            bad = np.flatnonzero(~np.isfinite(values))
+            losses.append(values[: bad[0] + 1] if len(bad) else values)
+            if len(bad):
+                break
+        return state, np.concatenate(losses) if losses else np.zeros(0, np.float32)
+
+    def validate(self, state: State, purpose: str) -> NDArray[np.float64]:
+        """Mean validation loss on each block; shape (blocks,). Paid as forward passes."""
+        self.budget.spend(purpose, self.validation_price)
+        values = []
+        for block in self._validation.reshape(self.blocks, self.block_rows):
+            x, y = take(self.problem.x_val, block), self.problem.y_val[block]
+            values.append(self._validate(state, x, y))
+        return np.asarray(values, np.float64)
+
+    @property
+    def validation_price(self) -> float:
+        """One validation, in gradient evaluations of a training step."""
+        return FORWARD * self.blocks * self.block_rows / self.problem.batch_size
+
+    def trunk(self, setting: Setting) -> Trunk:
+        """The constant-rate run of this setting; the same one each time it is asked for."""
+        key = (setting.rule, setting.learning_rate)
+        if key not in self._trunks:
+            self._trunks[key] = Trunk(self, setting)
+        return self._trunks[key]
+
+
+class Trunk:
+    """One setting trained at its constant rate, as far as anybody has paid for.
+
+    Attributes:
+        setting: What is trained.
+        step: Steps taken.
+        losses: Minibatch loss before each step.
+        diverged_at: The step at which the loss stopped being finite, or None.
+    """
+
+    def __init__(self, population: Population, setting: Setting) -> None:
+        self._population = population
+        self.setting = setting
+        self.state = population.start(setting)
+        self.step = 0
+        self.losses: list[float] = []
+        self.diverged_at: int | None = None
+
+    def advance(self, to_step: int, purpose: str) -> None:
+        """Go on to this step; free when it is already there, nothing to do after divergence."""
+        count = to_step - self.step
+        if count <= 0 or self.diverged_at is not None:
+            return
+        rates = np.full(count, self.setting.learning_rate, np.float32)
+        rows = self._population.problem.batch_indices(self.step, count)
+        self.state, losses = self._population.train(self.state, rates, rows, purpose)
+        self.losses.extend(float(value) for value in losses)
+        if len(losses) and not np.isfinite(losses[-1]):
+            self.diverged_at = self.step + len(losses) - 1
+        self.step += len(losses)
+
+    def cooled(self, steps: int, purpose: str) -> State | None:
+        """A branch: a copy cooled linearly to 0 over `steps` more steps; None if it diverges."""
+        if self.diverged_at is not None:
+            return None
+        rates = (self.setting.learning_rate * (1 - np.arange(steps) / steps)).astype(np.float32)
+        rows = self._population.problem.batch_indices(self.step, steps)
+        state, losses = self._population.train(self.state, rates, rows, purpose)
+        return state if np.isfinite(losses).all() else None
+
+
+def open_population(problem: Problem, settings: Sequence[Setting], budget: Budget) -> Population:
+    """The engine for the running backend: one compiled program on JAX, else real Keras steps."""
+    if keras.config.backend() == "jax":
+        from recommender.population_jax import JaxPopulation
+
+        return JaxPopulation(problem, settings, budget)
+    from recommender.population_keras import KerasPopulation
+
+    return KerasPopulation(problem, settings, budget)

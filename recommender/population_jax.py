@@ -1,0 +1,254 @@
+"""The probe engine on JAX: one compiled step per task, hyper-parameters and rules as inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+from jax import lax
+from numpy.typing import NDArray
+
+from recommender.budget import Budget
+from recommender.population import CHUNK, Population
+from recommender.problem import Problem, every_layer, take
+from recommender.settings import Setting
+
+Tensor = Any
+
+
+@dataclass(frozen=True, eq=False)
+class JaxState:
+    """Everything that one probe carries from step to step."""
+
+    setting: Setting
+    weights: list[Tensor]
+    extras: list[Tensor]
+    slots: list[tuple[Tensor, ...]]
+    shared: dict[str, Tensor]
+    count: int
+
+
+class JaxPopulation(Population):
+    """Compiles the training step once per task and feeds every candidate through it.
+
+    The rate of each step, the other hyper-parameters and the number of the rule are inputs, so
+    no schedule and no candidate compiles anything. `lax.switch` picks the rule's own
+    `transition`. Rules whose slots all have their weight's shape share one program, the slots
+    padded to the largest count; any other rule gets a program of its own.
+    """
+
+    def __init__(self, problem: Problem, settings: Sequence[Setting], budget: Budget) -> None:
+        super().__init__(problem, settings, budget)
+        model = problem.model
+        # Read once: probes work on these values, the variables stay as they are.
+        self.weights = [jnp.asarray(v.value) for v in model.trainable_variables]
+        self._extras = [jnp.asarray(v.value) for v in model.non_trainable_variables]
+        self.x = keras.tree.map_structure(jnp.asarray, problem.x)
+        self.y = jnp.asarray(problem.y)
+        self._evaluate: Any = None
+        self._programs: dict[str, _Program] = {}
+        plain = []
+        for setting in self.settings:
+            if _weight_shaped(setting, self.weights):
+                plain.append(setting)
+            else:
+                self._programs[setting.rule] = _Program(self, [setting])
+        if plain:
+            common = _Program(self, plain)
+            self._programs.update({setting.rule: common for setting in plain})
+
+    def start(self, setting: Setting) -> JaxState:
+        """The state before the first step."""
+        slots, shared = self._programs[setting.rule].fresh(setting)
+        return JaxState(setting, self.weights, self._extras, slots, shared, 0)
+
+    def _train(
+        self, state: JaxState, rates: NDArray[np.float32], rows: NDArray[np.int32]
+    ) -> tuple[JaxState, NDArray[np.float32]]:
+        return self._programs[state.setting.rule].run(state, rates, rows)
+
+    def _validate(self, state: JaxState, x: Any, y: NDArray[Any]) -> float:
+        arguments = (state.weights, state.extras, keras.tree.map_structure(jnp.asarray, x), y)
+        if self._evaluate is None:
+            with self.budget.compiling():
+                self._evaluate = jax.jit(self._validation_loss).lower(*arguments).compile()
+        return float(self._evaluate(*arguments))
+
+    def _validation_loss(self, weights: Any, extras: Any, x: Any, y: Any) -> Tensor:
+        prediction, _, losses = self.problem.model.stateless_call(
+            weights, extras, x, training=False, return_losses=True
+        )
+        return self._total(y, prediction, losses)
+
+    def training_loss(self, weights: Any, extras: Any, x: Any, y: Any) -> tuple[Tensor, Any]:
+        """Loss of one minibatch with its penalties, and the model's other state after it."""
+        prediction, extras, losses = self.problem.model.stateless_call(
+            weights, extras, x, training=True, return_losses=True
+        )
+        return self._total(y, prediction, losses), extras
+
+    def _total(self, y: Any, prediction: Any, losses: Sequence[Tensor]) -> Tensor:
+        value = jnp.asarray(self.problem.loss(y, prediction), jnp.float32)
+        return value + sum(jnp.asarray(penalty, jnp.float32) for penalty in losses)
+
+
+class _Program:
+    """One compiled program that trains under any of a few rules."""
+
+    def __init__(self, population: JaxPopulation, settings: Sequence[Setting]) -> None:
+        self._population = population
+        self._rules = [setting.optimizer() for setting in settings]
+        self._index = {setting.rule: i for i, setting in enumerate(settings)}
+        weights = [jnp.asarray(w, jnp.float32) for w in population.weights]
+        self._starts = [
+            (rule.initial_slots(weights), rule.initial_shared(weights)) for rule in self._rules
+        ]
+        self._width = max(max(map(len, slots), default=0) for slots, _ in self._starts)
+        self._hypers = [_other_hyperparameters(rule) for rule in self._rules]
+        self._hyper_width = max(1, *(len(values) for values in self._hypers))
+        # XLA on CPU runs convolutions in a loop of its own about 1.7 times slower than one by one.
+        self._looped = not has_convolution(population.problem.model)
+        self._compiled: Any = None
+
+    def fresh(self, setting: Setting) -> tuple[list[tuple[Tensor, ...]], dict[str, Tensor]]:
+        """Slots of a rule before its first step, padded where the program is shared."""
+        slots, shared = self._starts[self._index[setting.rule]]
+        if len(self._rules) == 1:
+            return [tuple(own) for own in slots], dict(shared)
+        return [
+            (*own, *(jnp.zeros(w.shape, jnp.float32) for _ in range(self._width - len(own))))
+            for w, own in zip(self._population.weights, slots, strict=True)
+        ], dict(shared)
+
+    def run(
+        self, state: JaxState, rates: NDArray[np.float32], rows: NDArray[np.int32]
+    ) -> tuple[JaxState, NDArray[np.float32]]:
+        """Train over at most `CHUNK` steps."""
+        which = self._index[state.setting.rule]
+        hyper = np.zeros(self._hyper_width, np.float32)
+        hyper[: len(self._hypers[which])] = list(self._hypers[which].values())
+        carry = (state.weights, state.extras, state.slots, state.shared)
+        fixed = (np.int32(which), hyper, self._population.x, self._population.y)
+        if self._looped:
+            carry, losses = self._chunk(carry, state.count, rates, rows, fixed)
+        else:
+            carry, losses = self._one_by_one(carry, state.count, rates, rows, fixed)
+        weights, extras, slots, shared = carry
+        new = replace(
+            state,
+            weights=weights,
+            extras=extras,
+            slots=slots,
+            shared=shared,
+            count=state.count + len(rates),
+        )
+        return new, losses
+
+    def _chunk(
+        self, carry: Any, count: int, rates: Any, rows: Any, fixed: Any
+    ) -> tuple[Any, NDArray[np.float32]]:
+        length = len(rates)
+        padded = np.zeros(CHUNK, np.float32)
+        padded[:length] = rates
+        all_rows = np.zeros((CHUNK, rows.shape[1]), np.int32)
+        all_rows[:length] = rows
+        arguments = (carry, np.int32(count), padded, all_rows, np.int32(length), *fixed)
+        carry, losses = self._ready(self._many, arguments)(*arguments)
+        return carry, np.asarray(losses)[:length]
+
+    def _one_by_one(
+        self, carry: Any, count: int, rates: Any, rows: Any, fixed: Any
+    ) -> tuple[Any, NDArray[np.float32]]:
+        losses = []
+        for i, rate in enumerate(rates):
+            arguments = (carry, np.int32(count + i), np.float32(rate), rows[i], *fixed)
+            carry, loss = self._ready(self._step, arguments)(*arguments)
+            losses.append(loss)
+        return carry, np.asarray(losses, np.float32)
+
+    def _ready(self, function: Any, arguments: Any) -> Any:
+        if self._compiled is None:
+            with self._population.budget.compiling():
+                self._compiled = jax.jit(function).lower(*arguments).compile()
+        return self._compiled
+
+    def _many(
+        self, carry: Any, count: Any, rates: Any, rows: Any, length: Any, *fixed: Any
+    ) -> tuple[Any, Tensor]:
+        """A loop of `length` steps; the length is an input too, so one program serves all."""
+
+        def body(i: Any, loop: Any) -> Any:
+            carry, losses = loop
+            carry, loss = self._step(carry, count + i, rates[i], rows[i], *fixed)
+            return carry, losses.at[i].set(loss)
+
+        return lax.fori_loop(0, length, body, (carry, jnp.zeros(CHUNK, jnp.float32)))
+
+    def _step(
+        self, carry: Any, count: Any, rate: Any, rows: Any, which: Any, hyper: Any, x: Any, y: Any
+    ) -> tuple[Any, Tensor]:
+        weights, extras, slots, shared = carry
+        differentiate = jax.value_and_grad(self._population.training_loss, has_aux=True)
+        (loss, extras), gradients = differentiate(weights, extras, take(x, rows), y[rows])
+        ws = [jnp.asarray(w, jnp.float32) for w in weights]
+        gs = [jnp.asarray(g, jnp.float32) for g in gradients]
+        branches = [self._branch(i) for i in range(len(self._rules))]
+        operands = (ws, gs, slots, shared, count + 1, rate, hyper)
+        if len(branches) == 1:
+            ws, slots, shared = branches[0](*operands)
+        else:
+            ws, slots, shared = lax.switch(which, branches, *operands)
+        weights = [w.astype(old.dtype) for w, old in zip(ws, weights, strict=True)]
+        return (weights, extras, slots, shared), loss
+
+    def _branch(self, position: int) -> Any:
+        rule = self._rules[position]
+        names = list(self._hypers[position])
+
+        def branch(
+            ws: Any, gs: Any, slots: Any, shared: Any, step: Any, rate: Any, hyper: Any
+        ) -> Any:
+            own = [kept[: len(s)] for kept, s in zip(slots, self._starts[position][0], strict=True)]
+            rest = [
+                kept[len(s) :] for kept, s in zip(slots, self._starts[position][0], strict=True)
+            ]
+            others = {name: hyper[i] for i, name in enumerate(names)}
+            h = rule.hyperparameters(step, learning_rate=rate, **others)
+            ws, own, shared = rule.transition(ws, gs, own, shared, h)
+            slots = [(*mine, *left) for mine, left in zip(own, rest, strict=True)]
+            return list(ws), slots, shared
+
+        return branch
+
+
+def has_convolution(model: keras.Model) -> bool:
+    """Whether any layer of the model convolves."""
+    return any("Conv" in type(layer).__name__ for layer in every_layer(model))
+
+
+def _weight_shaped(setting: Setting, weights: Sequence[Tensor]) -> bool:
+    rule = setting.optimizer()
+    floats = [jnp.asarray(w, jnp.float32) for w in weights]
+    if rule.initial_shared(floats):
+        return False
+    slots = rule.initial_slots(floats)
+    return all(
+        tuple(slot.shape) == tuple(w.shape)
+        for w, own in zip(weights, slots, strict=True)
+        for slot in own
+    )
+
+
+def _other_hyperparameters(rule: Any) -> dict[str, float]:
+    """Every float argument but the rate, with the value the constructor was given."""
+    config = rule.get_config()
+    return {
+        name: float(config[name])
+        for name in rule.hyperparameter_names
+        if name != "learning_rate" and isinstance(config.get(name), (int, float))
+    }

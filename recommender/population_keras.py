@@ -1,0 +1,96 @@
+"""The probe engine for every backend: real Keras train steps, state copied in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from recommender.budget import Budget
+from recommender.population import Population
+from recommender.problem import Problem, private_copy
+from recommender.settings import Setting
+
+Arrays = tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class KerasState:
+    """Copies of all variables of a model and of its optimizer."""
+
+    setting: Setting
+    model: Arrays
+    optimizer: Arrays
+
+
+class KerasPopulation(Population):
+    """Trains through `train_on_batch`, one compiled model per rule, reused by its candidates."""
+
+    def __init__(self, problem: Problem, settings: Sequence[Setting], budget: Budget) -> None:
+        super().__init__(problem, settings, budget)
+        self._initial = _read(problem.model.variables)
+        self._models: dict[str, keras.Model] = {}
+        # Whose variables hold which state now; saves the copy while one probe runs on.
+        self._resident: dict[str, KerasState] = {}
+
+    def start(self, setting: Setting) -> KerasState:
+        """The state before the first step."""
+        model = self._model(setting)
+        fresh = setting.optimizer()
+        fresh.build(model.trainable_variables)
+        return KerasState(setting, self._initial, _read(fresh.variables))
+
+    def _train(
+        self, state: KerasState, rates: NDArray[np.float32], rows: NDArray[np.int32]
+    ) -> tuple[KerasState, NDArray[np.float32]]:
+        model = self._restored(state)
+        x, y = self.problem.x, self.problem.y
+        losses = []
+        for rate, batch in zip(rates, rows, strict=True):
+            model.optimizer.learning_rate = float(rate)
+            model.reset_metrics()
+            batch_x = keras.tree.map_structure(lambda values, b=batch: values[b], x)
+            losses.append(_loss_of(model.train_on_batch(batch_x, y[batch])))
+        new = KerasState(state.setting, _read(model.variables), _read(model.optimizer.variables))
+        self._resident[state.setting.rule] = new
+        return new, np.asarray(losses, np.float32)
+
+    def _validate(self, state: KerasState, x: Any, y: NDArray[Any]) -> float:
+        model = self._restored(state)
+        model.reset_metrics()
+        return _loss_of(model.test_on_batch(x, y))
+
+    def _model(self, setting: Setting) -> keras.Model:
+        if setting.rule not in self._models:
+            with self.budget.compiling():
+                model = private_copy(self.problem.model, self.problem.x)
+                model.compile(optimizer=setting.optimizer(), loss=self.problem.loss)
+                model.optimizer.build(model.trainable_variables)
+            self._models[setting.rule] = model
+        return self._models[setting.rule]
+
+    def _restored(self, state: KerasState) -> keras.Model:
+        model = self._model(state.setting)
+        if self._resident.get(state.setting.rule) is not state:
+            _write(model.variables, state.model)
+            _write(model.optimizer.variables, state.optimizer)
+            self._resident[state.setting.rule] = state
+        return model
+
+
+def _read(variables: Sequence[Any]) -> Arrays:
+    # np.array copies: on torch the plain conversion shares memory with the variable.
+    return tuple(np.array(keras.ops.convert_to_numpy(v)) for v in variables)
+
+
+def _write(variables: Sequence[Any], values: Arrays) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _loss_of(logs: Any) -> float:
+    return float(logs[0] if isinstance(logs, (list, tuple)) else logs)
