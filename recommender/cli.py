@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -150,7 +151,10 @@ def _load_model(path: Path) -> Any:
     if not path.is_file():
         raise RequestError(f"there is no file {path}.", code="file_missing")
     try:
-        return keras.models.load_model(path)
+        with warnings.catch_warnings():
+            # Keras warns of a saved optimizer that was never used; probes need its loss only.
+            warnings.simplefilter("ignore")
+            return keras.models.load_model(path)
     except Exception as error:  # a model file may be broken in any way
         first = next((line for line in str(error).splitlines() if line.strip()), str(error))
         raise RequestError(

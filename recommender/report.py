@@ -82,7 +82,7 @@ class Advice:
         return {
             "recommended": {
                 "label": chosen.label,
-                "optimizer": keras.saving.serialize_keras_object(self.optimizer()) | {"name": None},
+                "optimizer": _config(self.optimizer()),
                 "learning_rate": chosen.setting.learning_rate,
                 "schedule": {"shape": chosen.shape, **_parts(chosen, self.full_steps)},
                 "total_steps": self.full_steps,
@@ -187,6 +187,13 @@ def make_optimizer(candidate: Candidate, steps: int) -> keras.optimizers.Optimiz
             candidate.setting.learning_rate, **_parts(candidate, steps)
         )
     )
+
+
+def _config(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """What `keras.optimizers.deserialize` takes, without the name that Keras counts up."""
+    config: dict[str, Any] = keras.saving.serialize_keras_object(optimizer)
+    config["config"]["name"] = None
+    return config
 
 
 def make_code(candidate: Candidate, steps: int) -> str:

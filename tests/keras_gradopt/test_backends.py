@@ -21,7 +21,7 @@ def trajectories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str
     found = {}
     for backend in BACKENDS:
         path = folder / f"{backend}.npz"
-        subprocess.run(  # noqa: S603 - our own module
+        subprocess.run(
             [sys.executable, "-m", "tests.keras_gradopt.trajectories", str(path)],
             check=True,
             cwd=ROOT,

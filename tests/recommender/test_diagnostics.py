@@ -1,0 +1,87 @@
+"""Checks on models that have the illness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from recommender.budget import Budget
+from recommender.candidates import default_setting
+from recommender.description import describe
+from recommender.diagnostics import diagnose, inspect
+from recommender.population import open_population
+from tests.recommender.problems import data, problem
+
+
+def classifier(activation: str | None) -> keras.Model:
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation=activation)])
+
+
+def labels(rows: int = 400) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 3, rows).astype("int32")
+
+
+def codes(**changes: Any) -> list[str]:
+    asked = problem(**changes)
+    return [f.code for f in inspect(asked, describe(asked))]
+
+
+def diagnosed(**changes: Any) -> Any:
+    asked = problem(**changes)
+    population = open_population(asked, [default_setting()], Budget("standard", asked.full_steps))
+    return diagnose(asked, describe(asked), population, default_setting())
+
+
+@pytest.mark.parametrize(
+    ("activation", "from_logits", "code"),
+    [
+        ("softmax", True, "squashed_twice"),
+        (None, False, "logits_taken_for_probabilities"),
+        ("softmax", False, None),
+        (None, True, None),
+    ],
+)
+def test_outputs_and_loss_must_agree(
+    activation: str | None, from_logits: bool, code: str | None
+) -> None:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+    found = codes(model=classifier(activation), y=labels(), loss=loss)
+    assert found == ([code] if code else [])
+
+
+def test_features_of_other_scales_ask_for_normalisation() -> None:
+    x, y = data()
+    assert "features_badly_scaled" in codes(x=x * np.array([1, 1e3, 1e3, 1], "float32"), y=y)
+    assert codes() == []
+
+
+def test_validation_rows_that_are_training_rows_are_seen() -> None:
+    x, y = data()
+    assert "validation_in_training" in codes(x=x, y=y, validation_data=(x[:100], y[:100]))
+
+
+def test_a_model_that_cannot_learn_one_batch_is_blocked() -> None:
+    dead = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(
+                4, activation="relu", bias_initializer=keras.initializers.Constant(-100.0)
+            ),
+            keras.layers.Dense(1, use_bias=False),
+        ]
+    )
+    findings = diagnosed(model=dead).findings
+    assert findings[0].code == "cannot_overfit_one_batch"
+    assert findings[0].blocking
+
+
+def test_a_healthy_model_has_no_findings() -> None:
+    healthy = diagnosed()
+    assert healthy.findings == ()
+    assert [rate for rate, _ in healthy.range_test] == pytest.approx([1e-3, 3e-3, 1e-2, 3e-2, 1e-1])
+    asked = problem()
+    error = asked.y_val - asked.model.predict(asked.x_val, verbose=0)
+    assert healthy.initial_loss == pytest.approx(float(np.mean(error**2)), rel=1e-4)

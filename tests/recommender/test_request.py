@@ -1,0 +1,84 @@
+"""Bad input gets one clear error with a stable code, before anything is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from recommender import RequestError, recommend
+from tests.recommender.problems import data, model
+
+X, Y = data(80)
+
+
+def nan_rows() -> np.ndarray:
+    x = X.copy()
+    x[3, 1] = np.nan
+    x[7, 2] = np.inf
+    return x
+
+
+def frozen() -> keras.Model:
+    net = model()
+    net.trainable = False
+    return net
+
+
+def two_outputs() -> keras.Model:
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, [keras.layers.Dense(1)(inputs), keras.layers.Dense(1)(inputs)])
+
+
+BAD: dict[str, tuple[dict[str, Any], str, str]] = {
+    "lengths": ({"y": Y[:50]}, "shape_mismatch", "x has 80 examples and y has 50"),
+    "width": ({"x": X[:, :3]}, "shape_mismatch", "does not accept the data"),
+    "target": ({"y": np.hstack([Y, Y])}, "shape_mismatch", "needs rows of shape"),
+    "nan": (
+        {"x": nan_rows()},
+        "not_finite",
+        r"2 NaN or infinite values in 2 of 80 rows, the first at index \[3, 1\]",
+    ),
+    "text": ({"x": X.astype(str)}, "not_numeric", "Encode text"),
+    "few": ({"x": X[:4], "y": Y[:4]}, "shape_mismatch", "at least 8"),
+    "frozen": ({"model": frozen()}, "no_trainable_weights", "trainable = True"),
+    "outputs": ({"model": two_outputs()}, "unsupported_model", "several outputs"),
+    "model": ({"model": 3}, "unsupported_model", "received int"),
+    "family": ({"model": {"family": "tree"}}, "unsupported_model", "linear, mlp, cnn"),
+    "loss": ({"loss": "nosuch"}, "unknown_loss", "'nosuch' is not a Keras loss"),
+    "tier": ({"tier": "fast"}, "unknown_tier", "instant, quick, standard, thorough"),
+    "seconds": ({"max_seconds": -1}, "impossible_budget", "above 0"),
+    "epochs": ({"epochs": 0}, "impossible_budget", "epochs must be a whole number"),
+    "batch": ({"batch_size": 1000}, "impossible_budget", "only 64 training examples"),
+    "objective": ({"objective": "accuracy"}, "unknown_objective", "val_loss"),
+    "backend": ({"backend": "numpy"}, "backend_mismatch", "KERAS_BACKEND=numpy"),
+    "include": ({"include": ["adamm"]}, "unknown_optimizer", "Did you mean Adam"),
+    "bind": ({"include": ["sam"]}, "needs_bind", r"keras_gradopt\.bind"),
+    "wrapper": ({"include": ["lookahead"]}, "unsupported_optimizer", "wraps another"),
+    "summary": ({"x": {"samples": 10}, "y": None}, "bad_summary", "needs shape"),
+    "summary value": (
+        {"x": {"shape": [4], "noise": 3}, "y": None},
+        "bad_summary",
+        "noise of the data summary",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_it_is_refused(case: str) -> None:
+    changes, code, message = BAD[case]
+    arguments = {"model": model(), "x": X, "y": Y, "loss": "mse", "progress": False} | changes
+    with pytest.raises(RequestError, match=message) as error:
+        recommend(**arguments)
+    assert error.value.code == code
+    assert isinstance(error.value, ValueError)
+    assert "\n" not in str(error.value)
+
+
+def test_labels_beyond_the_outputs_are_refused() -> None:
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    with pytest.raises(RequestError, match="labels run from 0 to 3, but the model has 3 outputs"):
+        recommend(net, X, np.arange(80) % 4, loss=loss, progress=False)
