@@ -44,7 +44,7 @@ class Diagnostics:
     """What was measured before the race.
 
     Attributes:
-        initial_loss: Loss of the first validation block at the start.
+        initial_loss: Validation loss at the start; NaN where it was not measured.
         findings: Warnings, blocking ones first.
         range_test: (rate, loss after the test) per rate; infinite where it diverged.
         edge: The smallest rate of the test that diverged; None when none did, or it was not run.
@@ -58,7 +58,7 @@ class Diagnostics:
     def to_dict(self) -> dict[str, Any]:
         """The diagnostics as plain data, ready for JSON."""
         return {
-            "initial_loss": self.initial_loss,
+            "initial_loss": self.initial_loss if math.isfinite(self.initial_loss) else None,
             "findings": [dataclasses.asdict(f) for f in self.findings],
             "range_test": [
                 {"learning_rate": rate, "loss": loss if math.isfinite(loss) else None}
@@ -92,10 +92,11 @@ def diagnose(
         What was seen.
     """
     findings = inspect(problem, description)
-    start = float(np.mean(population.validate(population.start(default), "sanity")))
-    findings += _loss_findings(problem, description, start)
     rates: list[tuple[float, float]] = []
+    start = math.nan
     try:
+        start = float(np.mean(population.validate(population.start(default), "sanity")))
+        findings += _loss_findings(problem, description, start)
         findings += _overfit_findings(population, default)
         rates = _range_test(population, default)
     except BudgetExhausted:

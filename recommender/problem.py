@@ -94,7 +94,11 @@ def build(request: Request) -> Problem:
             if source == "real":
                 notes.append(f"no validation_data given: {held_out} examples were held out")
                 samples -= held_out
-        loss = resolve_loss(request.loss, request.model)
+        asked = request.loss
+        if asked is None and source == "synthetic" and np.asarray(y).dtype.kind == "i":
+            # Described classes come as labels, and described families end in logits.
+            asked = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        loss = resolve_loss(asked, request.model)
         model = private_copy(model, x)
     x, x_val = _as_arrays(x), _as_arrays(x_val)
     y, y_val = _as_array(y), _as_array(y_val)
