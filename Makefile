@@ -1,5 +1,5 @@
 # Every command sets up what it needs; a second run finds it ready.
-# ARGS go to the program:  make demo ARGS="--task wine"    make test ARGS="--backend torch"
+# ARGS go to the program:  make demo ARGS="--task text"    make test ARGS="--backend torch"
 # PYTHON names the interpreter for new environments:  make test PYTHON=python3.12
 
 SHELL := /bin/sh
@@ -37,12 +37,11 @@ check: .venv/ready  ## Formatting, lint, types, architecture
 format: .venv/ready  ## Let ruff format and repair what it can
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
-bench: .venv/ready  ## Run every script in benchmarks/, one after the other
-	@set -e; found=; for script in benchmarks/[a-z]*.py; do \
-	  [ -e "$$script" ] || continue; \
-	  found=yes; echo "==> $$script"; .venv/bin/python "$$script" $(ARGS); \
-	done; \
-	[ -n "$$found" ] || { echo "benchmarks/ holds no script yet: nothing was measured" >&2; exit 1; }
+bench: .venv/ready  ## Run every script in benchmarks/ on the three backends, one after the other
+	@set -e; for script in benchmarks/[a-z]*.py; do for backend in jax tensorflow torch; do \
+	  name=$$(basename "$$script" .py); echo "==> $$name on $$backend"; \
+	  KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m "benchmarks.$$name" $(ARGS); \
+	done; done
 
 clean:  ## Remove the environments and everything that tools left behind
 	rm -rf .venv .venv-demo .test-results .pytest_cache .ruff_cache .mypy_cache build dist ./*.egg-info
