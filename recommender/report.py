@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import plotly.graph_objects as go
 
 from recommender.budget import Cost
@@ -23,6 +24,9 @@ from recommender.probes import ProbeResult
 
 # The cooldown takes this last share of the training.
 COOLDOWN = 0.25
+# Minibatch losses are averaged over this many steps in plots.
+SMOOTHING = 8
+_COLOURS = ("#888888", "#0a7d5a", "#c8531c", "#4062bb", "#9a3fb5", "#b8860b", "#2f9fb0", "#b03060")
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +215,7 @@ def make_code(candidate: Candidate, steps: int) -> str:
     parts = ", ".join(f"{key}={value}" for key, value in _parts(candidate, steps).items())
     return (
         "import keras_gradopt\n\n"
-        f"schedule = keras_gradopt.schedules.WarmupStableDecay(peak={rate}, {parts})\n"
+        f"schedule = keras_gradopt.schedules.WarmupStableDecay(\n    peak={rate}, {parts}\n)\n"
         f"optimizer = keras_gradopt.{name}(learning_rate=schedule{extra})\n"
     )
 
@@ -224,17 +228,25 @@ def _parts(candidate: Candidate, steps: int) -> dict[str, int]:
 
 
 def probe_figure(results: Sequence[ProbeResult]) -> go.Figure:
-    """Validation loss after a cooldown at each rung, one line per candidate."""
+    """Minibatch loss along each trunk, and validation loss after the cooldown at each rung."""
     figure = go.Figure()
-    for result in results:
+    for number, result in enumerate(results):
+        name, colour = result.setting.label, _COLOURS[number % len(_COLOURS)]
+        losses = np.asarray(result.losses[: result.diverged_at], np.float64)
+        if len(losses) > SMOOTHING:
+            mean = np.convolve(losses, np.full(SMOOTHING, 1 / SMOOTHING), mode="valid")
+            figure.add_scatter(
+                x=np.arange(SMOOTHING, len(losses) + 1), y=mean, mode="lines", name=name,
+                legendgroup=name, line={"color": colour, "width": 1.5},
+            )  # fmt: skip
         finite = [r for r in result.rungs if math.isfinite(r.loss)]
         figure.add_scatter(
-            x=[r.step for r in finite],
-            y=[r.loss for r in finite],
-            mode="lines+markers",
-            name=result.setting.label,
-        )
-    return _styled(figure, "Probes: validation loss after a cooldown", "steps", "validation loss")
+            x=[r.step for r in finite], y=[r.loss for r in finite], mode="markers",
+            name=f"{name}, validation", legendgroup=name, showlegend=len(losses) <= SMOOTHING,
+            marker={"color": colour, "size": 10, "symbol": "diamond"},
+        )  # fmt: skip
+    title = "Probes: minibatch loss (lines) and validation loss after a cooldown (diamonds)"
+    return _styled(figure, title, "steps", "loss").update_yaxes(type="log")
 
 
 def schedule_figure(candidate: Candidate, steps: int) -> go.Figure:
