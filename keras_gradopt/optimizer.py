@@ -53,7 +53,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         loss_scale_factor: The loss is multiplied by it and gradients divided by it.
         gradient_accumulation_steps: Minibatches (at least 2) whose mean gradient makes one step.
         gradient_transforms: Transforms from `keras_gradopt.transforms`, applied in order.
-        schedule_clock: What schedules and `h.step` count under accumulation: `"step"` real steps,
+        schedule_clock: What schedules count under accumulation: `"step"` real steps,
             `"micro_step"` minibatches (as Keras does).
         name: Name of the optimizer, part of its variables' names.
 
