@@ -21,6 +21,9 @@ from recommender.candidates import hurdle
 from recommender.report import Advice, make_optimizer
 from recommender.statistics import first_reach, time_ratio
 
+# A smaller improvement of the loss is none, if it was not reached sooner.
+WORTHWHILE = 0.01
+
 
 @dataclass(frozen=True)
 class Run:
@@ -162,6 +165,12 @@ def verdict(advice: Advice, default: Sequence[Run], advised: Sequence[Run]) -> s
         return (
             f"[bold red]The advice lost:[/bold red] its best validation loss is {change:.1%} above "
             "the default's, and it never reached the default's level."
+        )
+    if change > -WORTHWHILE and time_to >= 1:
+        return (
+            f"[bold yellow]The advice did not pay:[/bold yellow] its best validation loss is "
+            f"{abs(change):.1%} {'above' if change > 0 else 'below'} the default's, and it needed "
+            f"{time_to:.0%} of the default's steps to get to the default's best level."
         )
     level = (
         f"it reached the default's best level in {time_to:.0%} of the default's steps"

@@ -79,4 +79,5 @@ def test_a_lost_comparison_is_said_plainly() -> None:
     text = demo.verdict(advice, runs([2, 1]), runs([2, 1.5]))
     assert "The advice lost" in text
     assert "50.0% above" in text
+    assert "did not pay" in demo.verdict(advice, runs([2, 1, 1]), runs([2, 1.5, 0.999]))
     assert "ended 50.0% below" in demo.verdict(advice, runs([2, 1]), runs([2, 0.5]))
