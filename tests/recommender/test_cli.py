@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recommender import cli, demo_tasks
+from recommender import RequestError, cli, demo_tasks
 from tests.recommender.problems import data, model
 
 
@@ -109,6 +109,13 @@ def test_wrong_input_ends_with_exit_code_two_and_no_traceback(
     assert code == 2
     assert any(part in error for part in message.split("|")), error
     assert "Traceback" not in error
+
+
+def test_a_backend_is_chosen_where_nobody_names_one() -> None:
+    assert cli.choose_backend("torch", ["jax", "torch"]) == "torch"
+    assert cli.choose_backend(None, ["tensorflow", "torch"]) == "tensorflow"
+    with pytest.raises(RequestError, match="no Keras backend is installed"):
+        cli.choose_backend(None, [])
 
 
 def test_an_interrupt_says_so(
