@@ -278,6 +278,48 @@ def test_excluding_everything_from_weight_decay_is_no_weight_decay(cls: type) ->
     assert_close(train(optimizer, 3), train(cls.example(weight_decay=None), 3), 0.0)
 
 
+@every_class
+def test_state_is_added_and_assigned_as_keras_documents(cls: type) -> None:
+    optimizer, ws = cls.example(), variables()
+    optimizer.build(ws)
+    count = len(optimizer.variables)
+    added = optimizer.add_variable((2,), initializer="ones", name="added")
+    beside = optimizer.add_variable_from_reference(ws[0], name="beside")
+    several = optimizer.add_optimizer_variables(ws, "several")
+    assert len(optimizer.variables) == count + 2 + len(ws)
+    assert [tuple(v.shape) for v in (beside, *several)] == [tuple(w.shape) for w in (ws[0], *ws)]
+    optimizer.assign(added, ops.full((2,), 5.0))
+    optimizer.assign_add(added, ops.ones((2,)))
+    optimizer.assign_sub(added, ops.full((2,), 2.0))
+    np.testing.assert_array_equal(values([added])[0], [4.0, 4.0])
+
+
+@every_class
+def test_its_own_variables_go_through_a_store(cls: type) -> None:
+    first, second = cls.example(), cls.example()
+    for optimizer in (first, second):
+        optimizer.build(variables())
+    for number, v in enumerate(first.variables):
+        v.assign(ops.full(v.shape, number, dtype=v.dtype))
+    store: dict[str, Any] = {}
+    first.save_own_variables(store)
+    second.load_own_variables(store)
+    for a, b in zip(values(second.variables), values(first.variables), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@every_pure_class
+def test_weights_are_replaced_by_their_average_when_it_is_due(cls: type) -> None:
+    optimizer = cls.example(use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=3)
+    ws = variables()
+    for number in range(3):
+        before = values(ws)
+        step(optimizer, ws, number)
+    averages = values(optimizer._model_variables_moving_average)
+    assert_close([values(ws)], [averages], 0.0)
+    assert not np.array_equal(values(ws)[0], before[0])
+
+
 # ---------------------------------------------------------------------- right where Keras is not
 
 

@@ -108,6 +108,13 @@ PEERS: dict[str, tuple[Callable[[], Any], Callable[[], list]]] = {
         lambda: kg.SGD(RATE, momentum=0.9),
         lambda: train(keras.optimizers.SGD(RATE, momentum=0.9), STEPS),
     ),
+    "sgd-averaged-keras": (
+        lambda: kg.SGD(0.02, use_ema=True, ema_momentum=0.8, ema_overwrite_frequency=3),
+        lambda: train(
+            keras.optimizers.SGD(0.02, use_ema=True, ema_momentum=0.8, ema_overwrite_frequency=3),
+            STEPS,
+        ),
+    ),
     "adam-torch": (
         lambda: kg.Adam(0.02, epsilon=1e-4),
         lambda: torch_path(lambda ws: torch.optim.Adam(ws, lr=0.02, eps=1e-4)),
