@@ -208,22 +208,23 @@ def main() -> None:
     errors = Console(stderr=True)
     try:
         _settle_backend()
-        app(standalone_mode=False)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
+        # Typer turns an interrupt into its exit code, and returns it.
+        code = app(standalone_mode=False)
     except (RecommenderError, ValueError) as error:
         errors.print(f"gradopt: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(BAD_INPUT)
+        code = BAD_INPUT
     except (KeyboardInterrupt, typer.Abort):
-        errors.print("gradopt: interrupted; nothing of yours was changed.", highlight=False)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
     except Exception as error:
         # Click's own usage errors know how to show themselves.
         show = getattr(error, "show", None)
         if show is None:
             raise
         show()
-        sys.exit(BAD_INPUT)
+        code = BAD_INPUT
+    if code == INTERRUPTED:
+        errors.print("gradopt: interrupted; nothing of yours was changed.", highlight=False)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -121,9 +121,10 @@ def test_a_backend_is_chosen_where_nobody_names_one() -> None:
 def test_an_interrupt_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    def interrupted(**_: Any) -> None:
+    def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "app", interrupted)
-    assert call(monkeypatch) == 130
+    # The rest is real: Typer, and what it makes of an interrupt in mid-command.
+    monkeypatch.setattr("recommender.demo.run", interrupted)
+    assert call(monkeypatch, "demo") == 130
     assert "interrupted" in capsys.readouterr().err
