@@ -23,7 +23,7 @@ from recommender.description import Description, describe
 from recommender.diagnostics import Diagnostics, blocking, diagnose, inspect
 from recommender.errors import BudgetExhausted
 from recommender.forecast import forecast
-from recommender.population import open_population
+from recommender.population import Trunk, open_population
 from recommender.probes import ProbeResult, race
 from recommender.problem import Problem, build
 from recommender.report import Advice
@@ -119,7 +119,7 @@ def recommend(
     if blocking(diagnostics.findings):
         notes.append("Mend what is listed under warnings first: it outweighs any optimizer.")
     tell(f"decided for {decision.candidate.label}")
-    evidence = "measured" if results else "prior"
+    evidence = "measured" if any(r.rungs for r in results) else "prior"
     return Advice(
         decision=decision,
         candidates=tuple(candidates),
@@ -155,9 +155,7 @@ def _checked_only(
     tell(f"watching {answer.setting.label} for {STABILITY_STEPS} steps")
     with contextlib.suppress(BudgetExhausted):  # fewer steps watched is an answer too
         trunk.advance(min(STABILITY_STEPS, int(budget.remaining)), "stability")
-    steady = trunk.diverged_at is None and (
-        not trunk.losses or trunk.losses[-1] < 2 * trunk.losses[0] + 1
-    )
+    steady = not trunk.losses or _steady(trunk)
     result = ProbeResult(
         answer.setting, (), tuple(trunk.losses), trunk.diverged_at, "watched for stability only"
     )
@@ -187,9 +185,27 @@ def _raced(
     diagnostics = diagnose(problem, description, population, hurdle)
     for finding in diagnostics.findings:
         tell(f"{'first mend' if finding.blocking else 'note'}: {finding.text}")
+    first = blocking(diagnostics.findings)
+    if first:
+        # Whatever a race showed would be about the fault, not about the optimizers.
+        reason = f"Nothing was raced: {first[0].text}"
+        return Decision(safe_answer(), "safe", "blocking_finding", (reason,)), diagnostics, []
     tell(f"racing {len(settings)} candidates")
     results = race(population, settings, hurdle, budget, tell)
-    return decide(candidates, results, diagnostics.initial_loss), diagnostics, results
+    decision = decide(candidates, results, diagnostics.initial_loss)
+    if decision.code == "budget_exhausted":
+        # No comparison is no evidence against the choice that needs none, once seen to be stable.
+        answer = blind_choice()
+        watched = population.trunk(answer.setting)
+        if watched.losses and _steady(watched):
+            reason = f"{len(watched.losses)} steps at {answer.setting.learning_rate:g} were stable."
+            reasons = (*decision.reasons, reason)
+            decision = Decision(answer, "prior", "budget_exhausted", reasons)
+    return decision, diagnostics, results
+
+
+def _steady(trunk: Trunk) -> bool:
+    return trunk.diverged_at is None and trunk.losses[-1] < 2 * trunk.losses[0] + 1
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import plotly.graph_objects as go
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from recommender import demo_tasks
@@ -75,26 +75,51 @@ def run(
     )  # fmt: skip
     console.print(advice.code.strip(), style="green")
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    default: list[Run] = []
+    advised: list[Run] = []
     with Progress(*columns, console=console) as bars:
-
-        def train(make: Callable[[], keras.optimizers.Optimizer], name: str) -> list[Run]:
-            runs = []
-            bar = bars.add_task(name, total=seeds * task.epochs)
+        total = seeds * task.epochs
+        sides: list[tuple[Callable[[], keras.optimizers.Optimizer], list[Run], TaskID]] = [
+            (
+                lambda: make_optimizer(hurdle(), steps),
+                default,
+                bars.add_task("Keras' default Adam", total=total),
+            ),
+            (
+                advice.optimizer,
+                advised,
+                bars.add_task(advice.decision.candidate.label, total=total),
+            ),
+        ]
+        try:
+            # Seed by seed, so that both sides have as many runs whenever it is cut short.
             for seed in range(1, seeds + 1):
-                tick = keras.callbacks.LambdaCallback(
-                    on_epoch_end=lambda epoch, logs: bars.advance(bar)
-                )
-                runs.append(_train(task, make(), seed, (x, y, x_val, y_val), tick))
-            return runs
-
-        default = train(lambda: make_optimizer(hurdle(), steps), "Keras' default Adam")
-        advised = train(advice.optimizer, advice.decision.candidate.label)
+                for make, runs, bar in sides:
+                    tick = keras.callbacks.LambdaCallback(
+                        on_epoch_end=lambda epoch, logs, bar=bar: bars.advance(bar)
+                    )
+                    runs.append(_train(task, make(), seed, (x, y, x_val, y_val), tick))
+        except KeyboardInterrupt:
+            _show_partly(advice, default, advised[: len(default)], report, console)
+            raise
     console.print(comparison(advice, default, advised))
     console.print(verdict(advice, default, advised))
     figure = curves(default, advised, advice.decision.candidate.label)
     advice.save_report(report, [figure])
     console.print(f"Curves and evidence: {report}")
     return advice, default, advised
+
+
+def _show_partly(
+    advice: Advice, default: Sequence[Run], advised: Sequence[Run], report: Path, console: Console
+) -> None:
+    """What was finished before an interrupt: pairs of trainings, the advice in any case."""
+    default = default[: len(advised)]
+    if advised:
+        console.print(comparison(advice, default, advised))
+    figures = [curves(default, advised, advice.decision.candidate.label)] if advised else []
+    advice.save_report(report, figures)
+    console.print(f"Interrupted after {len(advised)} pairs of trainings; what there is: {report}")
 
 
 def _train(

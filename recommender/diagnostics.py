@@ -14,7 +14,7 @@ import numpy as np
 from recommender.description import Description
 from recommender.errors import BudgetExhausted
 from recommender.population import Population
-from recommender.problem import Problem, every_layer, take
+from recommender.problem import Problem, every_layer, forward, take
 from recommender.settings import Setting
 
 # Steps that a rate of the range test is watched for.
@@ -22,6 +22,8 @@ RANGE_STEPS = 20
 # Rates above the default's tenfold: where training breaks, looked for upwards.
 RANGE_FACTORS = (1.0, 3.0, 10.0, 30.0, 100.0)
 OVERFIT_STEPS = 30
+# Examples whose outputs are compared with what the loss takes.
+OUTPUT_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def diagnose(
         What was seen.
     """
     findings = inspect(problem, description)
+    if blocking(findings):
+        return Diagnostics(math.nan, tuple(findings), (), None)
     rates: list[tuple[float, float]] = []
     start = math.nan
     try:
@@ -99,6 +103,7 @@ def diagnose(
         findings += _loss_findings(problem, description, start)
         findings += _overfit_findings(population, default)
         rates = _range_test(population, default)
+        findings += _gradient_findings(population, default)
     except BudgetExhausted:
         findings.append(
             Finding("checks_cut_short", "The budget ended before all checks were made.")
@@ -151,31 +156,80 @@ def _overfit_findings(population: Population, default: Setting) -> list[Finding]
     return []
 
 
+def _gradient_findings(population: Population, default: Setting) -> list[Finding]:
+    """Weights that the range test's first steps never moved, and gradients that broke the first.
+
+    Costs nothing: the default's rule moves every weight whose gradient was ever other than zero.
+    """
+    trunk = population.trunk(default)
+    if trunk.diverged_at is not None and trunk.diverged_at <= 1 and np.isfinite(trunk.losses[0]):
+        return [
+            Finding(
+                "gradient_not_finite",
+                "The first loss is finite, its gradient is not: after one step the loss was gone. "
+                "Look for a root, a logarithm or a division at 0 in the model or the loss.",
+                blocking=True,
+            )
+        ]
+    if trunk.step == 0 or trunk.diverged_at is not None:
+        return []
+    before = population.trained(population.start(default))
+    after = population.trained(trunk.state)
+    still = [
+        variable.path
+        for variable, old, new in zip(
+            population.problem.model.trainable_variables, before, after, strict=True
+        )
+        if np.array_equal(old, new)
+    ]
+    if not still:
+        return []
+    return [
+        Finding(
+            "weights_without_gradient",
+            f"{trunk.step} steps left {len(still)} of {len(before)} weights exactly as they were "
+            f"({', '.join(still[:3])}{', ...' if len(still) > 3 else ''}): their gradient is zero. "
+            "Look for dead units, layers whose output is not used, or a stopped gradient.",
+        )
+    ]
+
+
 def _output_findings(problem: Problem) -> list[Finding]:
+    """Whether the outputs are what the loss takes, judged by the outputs themselves."""
     logits = getattr(problem.loss, "from_logits", None)
     if logits is None:
         function = getattr(problem.loss, "_fn_kwargs", {})
         logits = function.get("from_logits")
     if logits is None:
         return []
-    last = every_layer(problem.model)[-1]
-    activation = getattr(getattr(last, "activation", None), "__name__", "linear")
-    squashed = activation in ("softmax", "sigmoid") or type(last).__name__ == "Softmax"
+    few = take(problem.x, slice(0, OUTPUT_ROWS))
+    outputs = np.asarray(keras.ops.convert_to_numpy(forward(problem.model, few)), np.float64)
+    inside = bool(((outputs >= 0) & (outputs <= 1)).all())
+    if outputs.shape[-1] > 1:
+        squashed = inside and bool(np.allclose(outputs.sum(axis=-1), 1, atol=1e-2))
+    else:
+        # One number in [0, 1] may be a logit by chance; the layer has to say so too.
+        last = every_layer(problem.model)[-1]
+        squashed = inside and getattr(getattr(last, "activation", None), "__name__", "") in (
+            "sigmoid",
+            "hard_sigmoid",
+        )
     if squashed and logits:
         return [
             Finding(
                 "squashed_twice",
-                f"The last layer ends in {activation} and the loss has from_logits=True: the "
-                "outputs are squashed twice. Drop the activation or set from_logits=False.",
+                "The outputs are probabilities already and the loss has from_logits=True: they "
+                "are squashed twice. Drop the last activation or set from_logits=False.",
                 blocking=True,
             )
         ]
-    if not squashed and not logits and activation == "linear":
+    if not inside and np.isfinite(outputs).all() and not logits:
         return [
             Finding(
                 "logits_taken_for_probabilities",
-                "The last layer is linear and the loss expects probabilities. Set "
-                "from_logits=True in the loss, or end the model in softmax or sigmoid.",
+                f"The loss expects probabilities, the outputs run from {outputs.min():.3g} to "
+                f"{outputs.max():.3g}. Set from_logits=True in the loss, or end the model in "
+                "softmax or sigmoid.",
                 blocking=True,
             )
         ]
@@ -222,7 +276,7 @@ def _loss_findings(problem: Problem, description: Description, start: float) -> 
         return [Finding("loss_not_finite", "The loss before training is not finite.", True)]
     if description.task != "classification" or not description.classes:
         return []
-    width = int(problem.model(take(problem.x, slice(0, 1)), training=False).shape[-1])
+    width = int(forward(problem.model, take(problem.x, slice(0, 1))).shape[-1])
     expected = math.log(width)
     if start > 3 * expected + 1:
         return [

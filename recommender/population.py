@@ -51,6 +51,10 @@ class Population(ABC):
         """The state before the first step: the model's present weights and fresh slots."""
 
     @abstractmethod
+    def trained(self, state: State) -> list[NDArray[Any]]:
+        """The trainable weights in a state, in the order of the model's variables."""
+
+    @abstractmethod
     def _train(
         self, state: State, rates: NDArray[np.float32], rows: NDArray[np.int32]
     ) -> tuple[State, NDArray[np.float32]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recommender.budget import Budget
 from recommender.population import CHUNK, Population
-from recommender.problem import Problem, every_layer, take
+from recommender.problem import Problem, every_layer, take, training_flag
 from recommender.settings import Setting
 
 Tensor = Any
@@ -67,6 +67,10 @@ class JaxPopulation(Population):
         slots, shared = self._programs[setting.rule].fresh(setting)
         return JaxState(setting, self.weights, self._extras, slots, shared, 0)
 
+    def trained(self, state: JaxState) -> list[NDArray[Any]]:
+        """The weights in a state."""
+        return [np.asarray(w) for w in state.weights]
+
     def _train(
         self, state: JaxState, rates: NDArray[np.float32], rows: NDArray[np.int32]
     ) -> tuple[JaxState, NDArray[np.float32]]:
@@ -80,15 +84,17 @@ class JaxPopulation(Population):
         return float(self._evaluate(*arguments))
 
     def _validation_loss(self, weights: Any, extras: Any, x: Any, y: Any) -> Tensor:
-        prediction, _, losses = self.problem.model.stateless_call(
-            weights, extras, x, training=False, return_losses=True
-        )
+        model = self.problem.model
+        flag = training_flag(model, training=False)
+        prediction, _, losses = model.stateless_call(weights, extras, x, return_losses=True, **flag)
         return self._total(y, prediction, losses)
 
     def training_loss(self, weights: Any, extras: Any, x: Any, y: Any) -> tuple[Tensor, Any]:
         """Loss of one minibatch with its penalties, and the model's other state after it."""
-        prediction, extras, losses = self.problem.model.stateless_call(
-            weights, extras, x, training=True, return_losses=True
+        model = self.problem.model
+        flag = training_flag(model, training=True)
+        prediction, extras, losses = model.stateless_call(
+            weights, extras, x, return_losses=True, **flag
         )
         return self._total(y, prediction, losses), extras
 

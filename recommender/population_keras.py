@@ -44,6 +44,13 @@ class KerasPopulation(Population):
         fresh.build(model.trainable_variables)
         return KerasState(setting, self._initial, _read(fresh.variables))
 
+    def trained(self, state: KerasState) -> list[NDArray[Any]]:
+        """The weights in a state."""
+        model = self._model(state.setting)
+        trainable = {id(v) for v in model.trainable_variables}
+        pairs = zip(model.variables, state.model, strict=True)
+        return [value for variable, value in pairs if id(variable) in trainable]
+
     def _train(
         self, state: KerasState, rates: NDArray[np.float32], rows: NDArray[np.int32]
     ) -> tuple[KerasState, NDArray[np.float32]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,6 +88,7 @@ def build(request: Request) -> Problem:
     notes: list[str] = []
     with _seeded(request.seed):
         model, x, y, samples, source = _materials(request)
+        x = _as_arrays(x)
         if request.validation_data is not None and source == "real":
             x_val, y_val = request.validation_data
         else:
@@ -133,6 +136,18 @@ def take(x: Any, rows: Any) -> Any:
     return keras.tree.map_structure(lambda values: values[rows], x)
 
 
+def training_flag(model: keras.Model, training: bool) -> dict[str, bool]:
+    """The `training` argument for a model whose `call` takes one, nothing for any other."""
+    parameters = inspect.signature(model.call).parameters
+    takes = "training" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {"training": training} if takes else {}
+
+
+def forward(model: keras.Model, x: Any) -> Any:
+    """The model's output in inference mode."""
+    return model(x, **training_flag(model, training=False))
+
+
 def resolve_loss(loss: Any, original: Any) -> keras.losses.Loss:
     """The loss as one Keras object, as `model.compile` would understand it.
 
@@ -175,12 +190,12 @@ def private_copy(model: keras.Model, x: Any) -> keras.Model:
         ) from error
     few = take(keras.tree.map_structure(np.asarray, x), slice(0, 2))
     try:
-        output = twin(few, training=False)
+        output = forward(twin, few)
     except Exception as error:  # any layer of any backend may complain in its own way
-        first = next((line for line in str(error).splitlines() if line.strip()), str(error))
+        first = _complaint(error)
         shapes = ", ".join(f"{name}: {v.shape[1:]}" for name, v in leaves(x, "x"))
         raise RequestError(
-            f"the model does not accept the data (rows of shape {shapes}): {first.strip()} "
+            f"the model does not accept the data (rows of shape {shapes}): {first} "
             f"It expects inputs of shape {getattr(model, 'input_shape', 'unknown')}.",
             code="shape_mismatch",
         ) from error
@@ -207,6 +222,14 @@ def _clone(model: keras.Model) -> keras.Model:
         return keras.models.clone_model(model)
     except ValueError:  # a subclass with its own constructor
         return model.__class__.from_config(model.get_config())
+
+
+def _complaint(error: Exception) -> str:
+    """What a layer said, without Keras' line about where it was called from."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # Keras sets its messages in bold
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith("Exception encountered when calling")]
+    return next(iter(said or lines), type(error).__name__).rstrip(".") + "."
 
 
 def _copy_weights(source: keras.Model, target: keras.Model) -> None:
@@ -323,6 +346,8 @@ def _split(x: Any, y: Any, seed: int) -> tuple[Any, Any, Any, Any]:
 
 
 def _as_arrays(x: Any) -> Any:
+    if isinstance(x, (list, tuple)) and not (x and hasattr(x[0], "shape")):
+        return _as_array(x)  # numbers in nested lists: one array, not a list of inputs
     return keras.tree.map_structure(_as_array, x)
 
 
@@ -362,7 +387,7 @@ class _FunctionLoss(keras.losses.Loss):
 def _check_fit(problem: Problem) -> None:
     """Refuse targets that the model's output and the loss cannot take."""
     few = take(problem.x, slice(0, 2))
-    output = problem.model(few, training=False)
+    output = forward(problem.model, few)
     target = problem.y[:2]
     shape = tuple(output.shape[1:])
     sparse = isinstance(problem.loss, keras.losses.SparseCategoricalCrossentropy)

@@ -71,6 +71,10 @@ def checked(request: Request) -> Request:
         )
     _check_count("epochs", request.epochs, "One full training takes at least one epoch.")
     _check_count("batch_size", request.batch_size, "32 is usual.")
+    if isinstance(request.seed, bool) or not isinstance(request.seed, (int, np.integer)):
+        raise RequestError(f"seed must be a whole number, received {request.seed!r}.", code="seed")
+    if request.seed < 0:
+        raise RequestError(f"seed must be at least 0, received {request.seed}.", code="seed")
     _check_backend(request.backend)
     if not is_summary(request.x):
         _check_arrays(request)

@@ -81,3 +81,26 @@ def test_a_lost_comparison_is_said_plainly() -> None:
     assert "50.0% above" in text
     assert "did not pay" in demo.verdict(advice, runs([2, 1, 1]), runs([2, 1.5, 0.999]))
     assert "ended 50.0% below" in demo.verdict(advice, runs([2, 1]), runs([2, 0.5]))
+
+
+def test_an_interrupted_demo_keeps_what_it_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    task = dataclasses.replace(demo_tasks.find("diabetes"), epochs=2)
+    monkeypatch.setitem(demo_tasks.TASKS, "diabetes", task)
+    made = iter(runs([2, 1], [2, 0.5], [2, 1]))
+
+    def train(*_: object) -> Run:
+        try:
+            return next(made)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(demo, "_train", train)
+    console = Console(record=True, width=120)
+    with pytest.raises(KeyboardInterrupt):
+        demo.run("diabetes", 3, tmp_path / "report.html", console)
+    said = console.export_text()
+    assert "Full trainings, 1 seeds each" in said
+    assert "Interrupted after 1 pairs" in said
+    assert (tmp_path / "report.html").is_file()

@@ -85,3 +85,26 @@ def test_a_healthy_model_has_no_findings() -> None:
     asked = problem()
     error = asked.y_val - asked.model.predict(asked.x_val, verbose=0)
     assert healthy.initial_loss == pytest.approx(float(np.mean(error**2)), rel=1e-4)
+
+
+def test_weights_that_never_move_are_named() -> None:
+    inputs = keras.Input((4,))
+    dead = keras.layers.Dense(
+        4,
+        activation="relu",
+        bias_initializer=keras.initializers.Constant(-100.0),
+        name="dead",
+    )(inputs)
+    joined = keras.layers.Concatenate()([inputs, dead])
+    model = keras.Model(inputs, keras.layers.Dense(1)(joined))
+    findings = diagnosed(model=model).findings
+    assert [f.code for f in findings] == ["weights_without_gradient"]
+    assert "dead" in findings[0].text
+
+
+def test_outputs_are_judged_by_what_they_are_not_by_the_last_layer() -> None:
+    inputs = keras.Input((4,))
+    outputs = keras.ops.softmax(keras.layers.Dense(3)(inputs))
+    model = keras.Model(inputs, outputs)
+    loss = keras.losses.SparseCategoricalCrossentropy()
+    assert codes(model=model, y=labels(), loss=loss) == []

@@ -25,6 +25,9 @@ class Replayed(Population):
     def start(self, setting: Setting) -> Any:
         return setting.learning_rate, 0
 
+    def trained(self, state: Any) -> list[np.ndarray]:
+        return [np.asarray(state[1])]
+
     def _train(self, state: Any, rates: Any, rows: Any) -> Any:
         rate, steps = state
         losses = np.array(

@@ -181,3 +181,46 @@ def test_progress_is_told() -> None:
     assert said[0] == "reading model and data"
     assert any(text.startswith("step ") for text in said)
     assert said[-1].startswith("decided for")
+
+
+@keras.saving.register_keras_serializable("tests")
+class Bare(keras.Model):
+    """A model whose call takes nothing but inputs."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.layer = keras.layers.Dense(1)
+
+    def call(self, inputs: Any) -> Any:
+        return self.layer(inputs)
+
+
+def test_a_model_of_one_s_own_is_probed_from_nested_lists() -> None:
+    x, y = data()
+    advice = recommend(Bare(), x.tolist(), y.tolist(), epochs=500, progress=False)
+    assert advice.evidence == "measured"
+
+
+def test_a_fault_that_outweighs_any_optimizer_stops_the_race() -> None:
+    x, _ = data()
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    labels = np.random.default_rng(0).integers(0, 3, len(x)).astype("int32")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    advice = recommend(net, x, labels, loss=loss, epochs=250, progress=False)
+    assert advice.decision.code == "blocking_finding"
+    assert advice.results == ()
+    assert advice.evidence == "prior"
+    assert advice.cost.fraction_of_full < 0.1
+
+
+def test_a_race_that_finds_no_room_falls_back_on_the_choice_that_needs_none() -> None:
+    # 2 000 steps leave 200 gradients: the checks take most of them.
+    x, y = data()
+    advice = recommend(
+        model(), x, y, validation_data=data(4000, seed=1), epochs=154, progress=False
+    )
+    assert advice.full_steps == 2002
+    assert advice.decision.code == "budget_exhausted"
+    assert advice.decision.basis == "prior"
+    assert advice.decision.candidate.setting.learning_rate == pytest.approx(3e-3)
+    assert advice.evidence == "prior"

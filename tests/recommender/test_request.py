@@ -82,3 +82,8 @@ def test_labels_beyond_the_outputs_are_refused() -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     with pytest.raises(RequestError, match="labels run from 0 to 3, but the model has 3 outputs"):
         recommend(net, X, np.arange(80) % 4, loss=loss, progress=False)
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(RequestError, match="seed must be at least 0"):
+        recommend(model(), X, Y, seed=-1, progress=False)
