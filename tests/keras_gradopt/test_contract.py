@@ -30,11 +30,12 @@ PURE = [c for c in CLASSES if c.transition is kg.Optimizer.transition]
 every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
 every_gradient_class = pytest.mark.parametrize("cls", WITHOUT_OBJECTIVE, ids=lambda c: c.__name__)
 every_pure_class = pytest.mark.parametrize("cls", PURE, ids=lambda c: c.__name__)
-# torch.compile takes 20 to 90 seconds for each of these models.
+# torch.compile takes 20 to 90 seconds for each of these models, and warns of itself in many places.
 ON_TORCH = keras.backend.backend() == "torch"
+COMPILING = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 jit = pytest.mark.parametrize(
     "jit_compile",
-    [False, pytest.param(True, marks=[pytest.mark.slow] if ON_TORCH else [])],
+    [False, pytest.param(True, marks=COMPILING if ON_TORCH else [])],
 )
 
 
