@@ -74,6 +74,10 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         "weight_decay": NON_NEGATIVE,
     }
 
+    # Keras sets these; it is untyped.
+    use_ema: bool
+    gradient_accumulation_steps: int | None
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         keras.saving.register_keras_serializable(package="keras_gradopt")(cls)
@@ -287,8 +291,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
                 f"{type(self).__name__} was built without variables. The model has no trainable "
                 "weights: build it, or set trainable=True on a layer."
             )
-        options = dict(vars(self))
-        ema, accumulation = options["use_ema"], options["gradient_accumulation_steps"]
+        ema, accumulation = self.use_ema, self.gradient_accumulation_steps
         # The base class would create averages and accumulators in the variables' own dtype, which
         # bfloat16 cannot hold; it keeps the index of variables, the rest is created below.
         self.use_ema, self.gradient_accumulation_steps = False, None
@@ -308,9 +311,9 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
                 self._state_beside(v, Slot("gradient_accumulator")) for v in variables
             ]
         self._slots = [
-            [self._state_beside(v, slot) for slot in self.slots(tuple(v.shape))]
-            if not self._overwrite_variable_with_gradient(v)
-            else []
+            []
+            if self._overwrite_variable_with_gradient(v)
+            else [self._state_beside(v, slot) for slot in self.slots(tuple(v.shape))]
             for v in variables
         ]
         self._shared = {
@@ -358,7 +361,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable]
     ) -> None:
         with backend.no_gradient():
-            backend.apply(self._apply_dense, self, list(grads), list(trainable_variables))
+            backend.apply(self._apply_dense, list(grads), list(trainable_variables))
 
     def _apply_dense(self, grads: list[Tensor], variables: list[Variable]) -> None:
         """The step on summed gradients: accumulation around the pure step, then one write."""

@@ -11,11 +11,6 @@ from keras import ops
 Tensor = Any
 
 
-def dot(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
-    """The inner product of two lists of tensors of equal shapes, a scalar."""
-    return sum(ops.sum(x * y) for x, y in zip(xs, ys, strict=True))
-
-
 def global_norm(xs: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm of all entries of all tensors, a scalar."""
     return ops.sqrt(sum(ops.sum(x * x) for x in xs))

@@ -20,7 +20,6 @@ SHARE: dict[str, float] = {"instant": 0.0, "quick": 0.10, "standard": 0.50, "tho
 # Price list, in gradient evaluations of one training step.
 GRADIENT = 1.0
 FORWARD = 1.0 / 3.0
-HESSIAN_VECTOR_PRODUCT = 3.0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -201,8 +200,3 @@ def _check_same_kind(train: Any, validation: Any, name: str, validation_name: st
                 "training and validation rows must look alike.",
                 code="shape_mismatch",
             )
-
-
-def as_seconds(value: float | None) -> float:
-    """A limit as a number, infinite when there is none."""
-    return math.inf if value is None else float(value)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,3 @@ def time_ratio(
     ours = float(np.median([first_reach(*curve, target) for curve in advised]))
     theirs = float(np.median([first_reach(*curve, target) for curve in default]))
     return ours / theirs if math.isfinite(ours) else math.inf
-
-
-def smoothed(values: NDArray[np.floating], window: int = 5) -> float:
-    """Mean of the last `window` values; infinite when any of them is not finite."""
-    tail = np.asarray(values, np.float64)[-window:]
-    return float(tail.mean()) if np.isfinite(tail).all() else math.inf

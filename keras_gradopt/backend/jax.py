@@ -39,9 +39,8 @@ def densify(gradient: Any) -> Any:
     return gradient
 
 
-def apply(step: Callable, optimizer: Any, grads: list, variables: list) -> None:
+def apply(step: Callable, grads: list, variables: list) -> None:
     """Runs the step; sharded arrays carry their own reductions."""
-    del optimizer
     step(grads, variables)
 
 

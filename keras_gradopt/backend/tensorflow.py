@@ -41,9 +41,8 @@ def densify(gradient: Any) -> Any:
     return tf.convert_to_tensor(gradient) if isinstance(gradient, tf.IndexedSlices) else gradient
 
 
-def apply(step: Callable, optimizer: Any, grads: list, variables: list) -> None:
+def apply(step: Callable, grads: list, variables: list) -> None:
     """Runs the step, under tf.distribute on the sum of all replicas' gradients."""
-    del optimizer
     strategy = tf.distribute.get_strategy()
     if strategy.num_replicas_in_sync == 1:
         step(grads, variables)

@@ -73,9 +73,8 @@ def densify(gradient: Any) -> Any:
     return gradient
 
 
-def apply(step: Callable, optimizer: Any, grads: list, variables: list) -> None:
+def apply(step: Callable, grads: list, variables: list) -> None:
     """Runs the step; torch's own wrappers reduce gradients before they arrive here."""
-    del optimizer
     step(grads, variables)
 
 

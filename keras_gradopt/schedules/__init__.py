@@ -54,7 +54,7 @@ class Schedule(Arguments, keras.optimizers.schedules.LearningRateSchedule):
 
 
 def as_schedule(value: Any) -> Any:
-    """A schedule as it is, its config made, a number as a function that gives it at every step."""
+    """The schedule that a config describes; schedules and numbers as they are."""
     if isinstance(value, dict):
         value = keras.saving.deserialize_keras_object(value)
     return value
