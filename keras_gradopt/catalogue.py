@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from keras_gradopt import registry
-from keras_gradopt.arguments import serialize
+from keras_gradopt.arguments import Arguments, serialize
 from keras_gradopt.optimizer import Optimizer
 
 # State is counted beside a matrix of this shape: large enough that scalars do not show.
@@ -77,6 +77,37 @@ class Entry:
         return dataclasses.asdict(self)
 
 
+@dataclasses.dataclass(frozen=True)
+class ScheduleEntry:
+    """One schedule of the catalogue.
+
+    Attributes:
+        name: The file's name.
+        class_name: The class, at `keras_gradopt.schedules.<class_name>`.
+        paper: First reference: authors, title, venue.
+        year: Year of that reference.
+        summary: One line that helps to choose.
+        use: When to use it.
+        equations: The value at a step in LaTeX, line by line.
+        hyperparameters: The constructor's arguments.
+        references: All references, as in the docstring.
+    """
+
+    name: str
+    class_name: str
+    paper: str
+    year: int
+    summary: str
+    use: str
+    equations: tuple[str, ...]
+    hyperparameters: tuple[Argument, ...]
+    references: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as plain data, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
 def methods() -> list[Entry]:
     """The catalogue: one entry per optimizer, sorted by name.
 
@@ -87,7 +118,18 @@ def methods() -> list[Entry]:
     return sorted((entry(cls) for cls in registry.optimizer_classes().values()), key=_name)
 
 
-def _name(entry: Entry) -> str:
+def schedules() -> list[ScheduleEntry]:
+    """The schedules' catalogue, sorted by name.
+
+    Example:
+        >>> [entry.year for entry in schedules() if entry.class_name == "CosineDecay"]
+        [2017]
+    """
+    classes = registry.members(f"{registry.PACKAGE}.schedules").values()
+    return sorted((ScheduleEntry(**_read(cls)) for cls in classes), key=_name)
+
+
+def _name(entry: Entry | ScheduleEntry) -> str:
     return entry.name
 
 
@@ -100,8 +142,18 @@ def entry(cls: type[Optimizer]) -> Entry:
     Raises:
         ValueError: The docstring lacks a part that the catalogue shows.
     """
-    text = inspect.cleandoc(cls.__doc__ or "")
-    parts = sections(text)
+    return Entry(
+        family=cls.__module__.split(".")[-2],
+        needs=cls.needs,
+        state_multiple=state_multiple(cls.example()),
+        gradient_evaluations_per_step=cls.gradient_evaluations_per_step,
+        **_read(cls),
+    )
+
+
+def _read(cls: type[Arguments]) -> dict[str, Any]:
+    """What the docstring and the signature of any class say."""
+    parts = sections(inspect.cleandoc(cls.__doc__ or ""))
     intro = parts[""]
     equations = tuple(e.strip() for e in re.findall(r"\$\$(.+?)\$\$", intro, flags=re.DOTALL))
     references = parts.get("References", "")
@@ -112,22 +164,17 @@ def entry(cls: type[Optimizer]) -> Entry:
             f"The docstring of {cls.__name__} needs equations between $$, a reference with its "
             "year, and a sentence that begins with 'Use it'."
         )
-    family, _, file = cls.__module__.rpartition(".")
-    return Entry(
-        name=file,
-        class_name=cls.__name__,
-        family=family.rpartition(".")[2],
-        needs=cls.needs,
-        paper=_one_line(references[: year.end()]),
-        year=int(year.group()),
-        summary=intro.partition("\n\n")[0],
-        use=_one_line(use.group(1)) + ".",
-        equations=equations,
-        hyperparameters=_arguments(cls, parts.get("Args", "")),
-        state_multiple=state_multiple(cls.example()),
-        gradient_evaluations_per_step=cls.gradient_evaluations_per_step,
-        references=references,
-    )
+    return {
+        "name": cls.__module__.rpartition(".")[2],
+        "class_name": cls.__name__,
+        "paper": _one_line(references[: year.end()]),
+        "year": int(year.group()),
+        "summary": intro.partition("\n\n")[0],
+        "use": _one_line(use.group(1)) + ".",
+        "equations": equations,
+        "hyperparameters": _arguments(cls, parts.get("Args", "")),
+        "references": references,
+    }
 
 
 def sections(text: str) -> dict[str, str]:
@@ -145,7 +192,7 @@ def argument_texts(text: str) -> dict[str, str]:
     return {name: _one_line(body) for name, body in found}
 
 
-def _arguments(cls: type[Optimizer], text: str) -> tuple[Argument, ...]:
+def _arguments(cls: type[Arguments], text: str) -> tuple[Argument, ...]:
     texts, ranges = argument_texts(text), cls.all_ranges()
     return tuple(
         Argument(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
@@ -26,6 +25,7 @@ from recommender.forecast import forecast
 from recommender.population import Trunk, open_population
 from recommender.probes import ProbeResult, race
 from recommender.problem import Problem, build
+from recommender.progress import Progress, as_progress
 from recommender.report import Advice
 from recommender.request import Request, checked
 
@@ -33,8 +33,6 @@ from recommender.request import Request, checked
 LEAST_STEPS_TO_RACE = 2000
 # Steps for which the unprobed answer is watched.
 STABILITY_STEPS = 20
-
-Tell = Callable[[str], None]
 
 
 def recommend(
@@ -52,7 +50,7 @@ def recommend(
     backend: str | None = None,
     include: Sequence[str] = (),
     seed: int = 0,
-    progress: bool | Tell = True,
+    progress: bool | Callable[[str], None] | Progress = True,
 ) -> Advice:
     """Which optimizer, rate and schedule to train a model with, by short probe trainings.
 
@@ -78,7 +76,8 @@ def recommend(
         backend: The Keras backend to probe on; None is the running one.
         include: Further optimizers by name to try.
         seed: Seed of splits, batch order and drawn data.
-        progress: Whether to tell on standard error what happens, or a function to tell.
+        progress: Whether to tell on standard error what happens, a function to tell, or a
+            `recommender.progress.Progress`, which also hears every probe's losses.
 
     Returns:
         The advice.
@@ -96,12 +95,12 @@ def recommend(
             backend, tuple(include), seed,
         )
     )  # fmt: skip
-    tell = progress if callable(progress) else _to_stderr if progress else _to_nobody
-    tell("reading model and data")
+    hears = as_progress(progress)
+    hears.said("reading model and data")
     problem = build(request)
     budget = Budget(tier, problem.full_steps, max_seconds)
     description = describe(problem)
-    candidates = propose(description, tier, include)
+    candidates = propose(description.tags, tier, include)
     notes = list(problem.notes)
     diagnostics: Diagnostics | None = None
     results: list[ProbeResult] = []
@@ -113,23 +112,26 @@ def recommend(
             f"{LEAST_STEPS_TO_RACE} is too short for a race: this is the instant answer after a "
             "stability check. Tier 'standard' would race."
         )
-        decision, diagnostics, results = _checked_only(problem, description, budget, tell)
+        decision, diagnostics, results = _checked_only(problem, description, budget, hears)
     else:
-        decision, diagnostics, results = _raced(problem, description, candidates, budget, tell)
+        decision, diagnostics, results = _raced(problem, description, candidates, budget, hears)
     if blocking(diagnostics.findings):
         notes.append("Mend what is listed under warnings first: it outweighs any optimizer.")
-    tell(f"decided for {decision.candidate.label}")
+    hears.said(f"decided for {decision.candidate.label}")
+    probed = any(r.rungs or r.losses for r in results)
     evidence = "measured" if any(r.rungs for r in results) else "prior"
+    if probed and problem.source == "synthetic":
+        evidence = "synthetic"
     return Advice(
         decision=decision,
         candidates=tuple(candidates),
         results=tuple(results),
         description=description,
         diagnostics=diagnostics,
-        expected=forecast(decision.basis, synthetic=problem.source == "synthetic"),
+        expected=forecast(decision.basis, synthetic=evidence == "synthetic"),
         cost=budget.cost(),
         full_steps=problem.full_steps,
-        evidence="synthetic" if problem.source == "synthetic" else evidence,
+        evidence=evidence,
         notes=tuple(notes),
         versions=versions(),
         tier=tier,
@@ -137,24 +139,31 @@ def recommend(
     )
 
 
-def _unprobed(problem: Problem, description: Description) -> tuple[Decision, Diagnostics]:
+def unprobed() -> Decision:
+    """What is advised when nothing is trained."""
     reason = "Nothing was trained: this choice does best on recorded tasks when one cannot look."
-    decision = Decision(blind_choice(), "prior", None, (reason,))
+    return Decision(blind_choice(), "prior", None, (reason,))
+
+
+def _unprobed(problem: Problem, description: Description) -> tuple[Decision, Diagnostics]:
+    decision = unprobed()
     findings = tuple(inspect(problem, description))
     return decision, Diagnostics(float("nan"), findings, (), None)
 
 
 def _checked_only(
-    problem: Problem, description: Description, budget: Budget, tell: Tell
+    problem: Problem, description: Description, budget: Budget, hears: Progress
 ) -> tuple[Decision, Diagnostics, list[ProbeResult]]:
     """The instant answer, after some steps that show whether its rate is stable here."""
     decision, diagnostics = _unprobed(problem, description)
     answer = decision.candidate
-    population = open_population(problem, [default_setting(), answer.setting], budget)
+    hears.planned([answer.setting])
+    population = open_population(problem, [default_setting(), answer.setting], budget, hears)
     trunk = population.trunk(answer.setting)
-    tell(f"watching {answer.setting.label} for {STABILITY_STEPS} steps")
+    hears.said(f"watching {answer.setting.label} for {STABILITY_STEPS} steps")
     with contextlib.suppress(BudgetExhausted):  # fewer steps watched is an answer too
         trunk.advance(min(STABILITY_STEPS, int(budget.remaining)), "stability")
+    hears.stopped(answer.setting, "watched for stability only")
     steady = not trunk.losses or _steady(trunk)
     result = ProbeResult(
         answer.setting, (), tuple(trunk.losses), trunk.diverged_at, "watched for stability only"
@@ -176,22 +185,23 @@ def _raced(
     description: Description,
     candidates: Sequence[Candidate],
     budget: Budget,
-    tell: Tell,
+    hears: Progress,
 ) -> tuple[Decision, Diagnostics, list[ProbeResult]]:
     settings = list(dict.fromkeys(c.setting for c in candidates))
-    population = open_population(problem, settings, budget)
-    tell("checking data, loss and rates")
+    hears.planned(settings)
+    population = open_population(problem, settings, budget, hears)
+    hears.said("checking data, loss and rates")
     hurdle = default_setting()
     diagnostics = diagnose(problem, description, population, hurdle)
     for finding in diagnostics.findings:
-        tell(f"{'first mend' if finding.blocking else 'note'}: {finding.text}")
+        hears.said(f"{'first mend' if finding.blocking else 'note'}: {finding.text}")
     first = blocking(diagnostics.findings)
     if first:
         # Whatever a race showed would be about the fault, not about the optimizers.
         reason = f"Nothing was raced: {first[0].text}"
         return Decision(safe_answer(), "safe", "blocking_finding", (reason,)), diagnostics, []
-    tell(f"racing {len(settings)} candidates")
-    results = race(population, settings, hurdle, budget, tell)
+    hears.said(f"racing {len(settings)} candidates")
+    results = race(population, settings, hurdle, budget)
     decision = decide(candidates, results, diagnostics.initial_loss)
     if decision.code == "budget_exhausted":
         # No comparison is no evidence against the choice that needs none, once seen to be stable.
@@ -218,12 +228,3 @@ def versions() -> dict[str, str]:
 
         found["keras_gradopt"] = __version__
     return found
-
-
-def _to_stderr(text: str) -> None:
-    sys.stderr.write(f"gradopt: {text}\n")
-    sys.stderr.flush()
-
-
-def _to_nobody(text: str) -> None:
-    del text

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from recommender.description import Description
 from recommender.errors import RequestError
 from recommender.knowledge import portfolio
 from recommender.settings import Setting, optimizer_class
@@ -37,7 +36,16 @@ class Candidate:
     @property
     def label(self) -> str:
         """The candidate in a few words."""
-        return self.setting.label + (", late cooldown" if self.shape == "late_cooldown" else "")
+        return labelled(self.setting.label, self.shape)
+
+    def to_dict(self, label: str) -> dict[str, Any]:
+        """The candidate as plain data, ready for JSON, under this label."""
+        return {"label": label, "role": self.role, "reason": self.reason}
+
+
+def labelled(setting: str, shape: Shape) -> str:
+    """A setting's label with the schedule's shape."""
+    return setting + (", late cooldown" if shape == "late_cooldown" else "")
 
 
 def default_setting() -> Setting:
@@ -66,11 +74,11 @@ def safe_answer() -> Candidate:
     return Candidate(default_setting(), "late_cooldown", "safe", 1.0, reason)
 
 
-def propose(description: Description, tier: str, include: Sequence[str] = ()) -> list[Candidate]:
+def propose(tags: Collection[str], tier: str, include: Sequence[str] = ()) -> list[Candidate]:
     """The candidates for a problem.
 
     Args:
-        description: Facts about the problem; its tags move the portfolio's priors.
+        tags: Words for the problem (`recommender.tags`); they move the portfolio's priors.
         tier: How many runs there may be.
         include: Optimizers by name that must be tried, at their own default rate.
 
@@ -83,7 +91,7 @@ def propose(description: Description, tier: str, include: Sequence[str] = ()) ->
     found = [hurdle(), safe_answer(), *(_requested(name) for name in include)]
     listed = [
         Candidate(
-            _setting(entry), "late_cooldown", "portfolio", _prior(entry, description),
+            _setting(entry), "late_cooldown", "portfolio", _prior(entry, tags),
             entry["reason"],
         )
         for entry in portfolio()["portfolio"]
@@ -93,16 +101,22 @@ def propose(description: Description, tier: str, include: Sequence[str] = ()) ->
     return [*found, *[c for c in listed if c.setting not in {f.setting for f in found}][:room]]
 
 
+def listed_settings() -> list[Setting]:
+    """Everything that the portfolio may make a candidate of."""
+    entries = [portfolio()["default"], portfolio()["instant"], *portfolio()["portfolio"]]
+    return [_setting(entry) for entry in entries]
+
+
 def _setting(entry: dict[str, Any]) -> Setting:
     return Setting(
         entry["method"], float(entry["learning_rate"]), tuple(sorted(entry["config"].items()))
     )
 
 
-def _prior(entry: dict[str, Any], description: Description) -> float:
+def _prior(entry: dict[str, Any], tags: Collection[str]) -> float:
     prior = float(entry["prior"])
     for tag, factor in entry.get("tags", {}).items():
-        if tag in description.tags:
+        if tag in tags:
             prior *= factor
     return prior
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -49,6 +49,10 @@ class Decision:
     basis: Literal["probe", "prior", "safe"]
     code: Code | None
     reasons: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Basis, code and reasons, ready for JSON."""
+        return {"basis": self.basis, "code": self.code, "reasons": list(self.reasons)}
 
 
 def decide(

@@ -12,6 +12,7 @@ import numpy as np
 
 from recommender.problem import Problem, every_layer
 from recommender.request import leaves
+from recommender.tags import tags
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,15 @@ def describe(problem: Problem) -> Description:
     task, classes, largest = _targets(problem)
     zero_share, spread = _inputs(x)
     parameters = sum(math.prod(v.shape) for v in problem.model.trainable_variables)
-    facts = {
-        "recurrent": any(k in kinds for k in ("GRU", "LSTM", "SimpleRNN", "RNN", "Bidirectional")),
-        "convolution": any("Conv" in kind for kind in kinds),
-        "batch_norm": "BatchNormalization" in kinds,
-        "attention": any("Attention" in kind for kind in kinds),
-        "sparse": zero_share > 0.8 or "Embedding" in kinds,
-        "few_samples": parameters > 4 * len(problem.y),
-        "imbalanced": largest is not None and largest > 0.8,
-        "deep_plain": depth >= 6 and not any("Normalization" in kind for kind in kinds),
-        "badly_scaled": spread > 1.0,
-    }
+    found = tags(
+        kinds,
+        depth,
+        parameters=parameters,
+        samples=len(problem.y),
+        zero_share=zero_share,
+        largest_class=largest,
+        scale_spread=spread,
+    )
     return Description(
         parameters=parameters,
         layers=dict(sorted(kinds.items())),
@@ -95,7 +94,7 @@ def describe(problem: Problem) -> Description:
         scale_spread=spread,
         full_steps=problem.full_steps,
         batch_size=problem.batch_size,
-        tags=tuple(name for name, holds in facts.items() if holds),
+        tags=found,
     )
 
 

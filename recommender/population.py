@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from recommender.budget import FORWARD, GRADIENT, Budget
 from recommender.problem import VALIDATION_ROWS, Problem, take
+from recommender.progress import Progress
 from recommender.settings import Setting
 
 # Steps between two looks at the clock.
@@ -32,11 +33,19 @@ class Population(ABC):
         problem: What is trained; its model is private to the probes.
         settings: Every setting whose rule may be asked for; rates are inputs.
         budget: Booked before any work is done.
+        progress: Hears of every piece of work; None for nobody.
     """
 
-    def __init__(self, problem: Problem, settings: Sequence[Setting], budget: Budget) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        settings: Sequence[Setting],
+        budget: Budget,
+        progress: Progress | None = None,
+    ) -> None:
         self.problem = problem
         self.budget = budget
+        self.progress = progress or Progress()
         self.settings = list({setting.rule: setting for setting in settings}.values())
         rows = min(len(problem.y_val), VALIDATION_ROWS)
         self.blocks = min(BLOCKS, rows)
@@ -70,6 +79,7 @@ class Population(ABC):
         rates: NDArray[np.float32],
         rows: NDArray[np.int32],
         purpose: str,
+        heard: Callable[[int, NDArray[np.float32]], None] | None = None,
     ) -> tuple[State, NDArray[np.float32]]:
         """Train on, paying for it.
 
@@ -78,6 +88,7 @@ class Population(ABC):
             rates: Learning rate of each step; shape (steps,).
             rows: Training examples of each step; shape (steps, batch_size).
             purpose: What the account says it was for.
+            heard: Is called after each chunk with its first step and its losses.
 
         Returns:
             The new state, and the minibatch loss before each step. Training ends early where the
@@ -93,6 +104,10 @@ class Population(ABC):
             state, values = self._train(state, rates[part], rows[part])
             bad = np.flatnonzero(~np.isfinite(values))
             losses.append(values[: bad[0] + 1] if len(bad) else values)
+            if heard is not None:
+                heard(first, losses[-1])
+            if self.budget.limit:
+                self.progress.spent(self.budget.spent / self.budget.limit)
             if len(bad):
                 break
         return state, np.concatenate(losses) if losses else np.zeros(0, np.float32)
@@ -144,7 +159,16 @@ class Trunk:
             return
         rates = np.full(count, self.setting.learning_rate, np.float32)
         rows = self._population.problem.batch_indices(self.step, count)
-        self.state, losses = self._population.train(self.state, rates, rows, purpose)
+        begin, progress = self.step, self._population.progress
+        self.state, losses = self._population.train(
+            self.state,
+            rates,
+            rows,
+            purpose,
+            lambda first, values: progress.trained(
+                self.setting, begin + first, values, self.setting.learning_rate
+            ),
+        )
         self.losses.extend(float(value) for value in losses)
         if len(losses) and not np.isfinite(losses[-1]):
             self.diverged_at = self.step + len(losses) - 1
@@ -160,12 +184,17 @@ class Trunk:
         return state if np.isfinite(losses).all() else None
 
 
-def open_population(problem: Problem, settings: Sequence[Setting], budget: Budget) -> Population:
+def open_population(
+    problem: Problem,
+    settings: Sequence[Setting],
+    budget: Budget,
+    progress: Progress | None = None,
+) -> Population:
     """The engine for the running backend: one compiled program on JAX, else real Keras steps."""
     if keras.config.backend() == "jax":
         from recommender.population_jax import JaxPopulation
 
-        return JaxPopulation(problem, settings, budget)
+        return JaxPopulation(problem, settings, budget, progress)
     from recommender.population_keras import KerasPopulation
 
-    return KerasPopulation(problem, settings, budget)
+    return KerasPopulation(problem, settings, budget, progress)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from recommender.budget import Budget
 from recommender.population import CHUNK, Population
 from recommender.problem import Problem, every_layer, take, training_flag
+from recommender.progress import Progress
 from recommender.settings import Setting
 
 Tensor = Any
@@ -42,8 +43,14 @@ class JaxPopulation(Population):
     padded to the largest count; any other rule gets a program of its own.
     """
 
-    def __init__(self, problem: Problem, settings: Sequence[Setting], budget: Budget) -> None:
-        super().__init__(problem, settings, budget)
+    def __init__(
+        self,
+        problem: Problem,
+        settings: Sequence[Setting],
+        budget: Budget,
+        progress: Progress | None = None,
+    ) -> None:
+        super().__init__(problem, settings, budget, progress)
         model = problem.model
         # Read once: probes work on these values, the variables stay as they are.
         self.weights = [jnp.asarray(v.value) for v in model.trainable_variables]

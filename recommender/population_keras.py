@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from recommender.budget import Budget
 from recommender.population import Population
 from recommender.problem import Problem, private_copy
+from recommender.progress import Progress
 from recommender.settings import Setting
 
 Arrays = tuple[NDArray[Any], ...]
@@ -30,8 +31,14 @@ class KerasState:
 class KerasPopulation(Population):
     """Trains through `train_on_batch`, one compiled model per rule, reused by its candidates."""
 
-    def __init__(self, problem: Problem, settings: Sequence[Setting], budget: Budget) -> None:
-        super().__init__(problem, settings, budget)
+    def __init__(
+        self,
+        problem: Problem,
+        settings: Sequence[Setting],
+        budget: Budget,
+        progress: Progress | None = None,
+    ) -> None:
+        super().__init__(problem, settings, budget, progress)
         self._initial = _read(problem.model.variables)
         self._models: dict[str, keras.Model] = {}
         # Whose variables hold which state now; saves the copy while one probe runs on.

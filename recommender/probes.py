@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,6 @@ def race(
     settings: Sequence[Setting],
     hurdle: Setting,
     budget: Budget,
-    tell: Callable[[str], None] = lambda text: None,
 ) -> list[ProbeResult]:
     """Successive halving over trunks at constant rate, judged after a cooldown of a copy.
 
@@ -87,20 +86,19 @@ def race(
     long as somebody is there to be compared with it.
 
     Args:
-        population: The probe engine.
+        population: The probe engine; its progress hears how the race goes.
         settings: What to try, in order of prior; the hurdle among them.
         hurdle: The setting to beat.
         budget: Where steps are booked; the race ends where the next rung does not fit.
-        tell: Is told how the race goes.
 
     Returns:
         One result per setting, in the order given.
     """
-    full = budget.full_steps
+    full, progress = budget.full_steps, population.progress
     step = max(FIRST_STEPS, round(FIRST_SHARE[budget.tier] * full))
     rungs: dict[Setting, list[Rung]] = {s: [] for s in settings}
     stopped = dict.fromkeys(settings, "the budget ended before its first rung")
-    running = list(settings)
+    running, out = list(settings), set[Setting]()
     while len(running) > 1 and step <= max(FIRST_STEPS, LAST_SHARE[budget.tier] * full):
         running = _affordable(population, running, hurdle, step, budget)
         if len(running) < 2:
@@ -111,9 +109,10 @@ def race(
                 stopped[setting] = f"went as far as the budget allows: step {step}"
                 loss = rungs[setting][-1].loss
                 shown = f"{loss:.4g}" if math.isfinite(loss) else "diverged"
-                tell(f"step {step}: {setting.label} {shown}")
+                progress.judged(setting, step, loss)
+                progress.said(f"step {step}: {setting.label} {shown}")
         except BudgetExhausted as error:
-            tell(str(error))
+            progress.said(str(error))
             break
         ordered = sorted(running, key=lambda s: rungs[s][-1].loss)
         alive = [s for s in ordered if math.isfinite(rungs[s][-1].loss)]
@@ -126,10 +125,15 @@ def race(
                 stopped[setting] = (
                     "diverged" if diverged else f"place {place} of {len(ordered)} at step {step}"
                 )
+                progress.stopped(setting, stopped[setting])
+                out.add(setting)
         running = [s for s in settings if s in kept or s == hurdle]
         if kept == [hurdle]:
             break
         step *= growth
+    for setting in settings:
+        if setting not in out:
+            progress.stopped(setting, stopped[setting])
     return [
         ProbeResult(
             setting,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-import math
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -17,13 +16,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from recommender import synthetic
+from recommender import length, synthetic
 from recommender.errors import RequestError
 from recommender.request import Request, is_summary, leaves
 
 # Validation during probes uses at most this many rows, the same for every candidate.
 VALIDATION_ROWS = 1024
-VALIDATION_SHARE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +96,8 @@ def build(request: Request) -> Problem:
                 notes.append(f"no validation_data given: {held_out} examples were held out")
                 samples -= held_out
         asked = request.loss
-        if asked is None and source == "synthetic" and np.asarray(y).dtype.kind == "i":
+        described = source == "synthetic" or synthetic.is_family(request.model)
+        if asked is None and described and np.asarray(y).dtype.kind == "i":
             # Described classes come as labels, and described families end in logits.
             asked = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         loss = resolve_loss(asked, request.model)
@@ -111,7 +110,6 @@ def build(request: Request) -> Problem:
             "there. Give a smaller batch_size or more data.",
             code="impossible_budget",
         )
-    steps_per_epoch = math.ceil(samples / request.batch_size)
     problem = Problem(
         model=model,
         x=x,
@@ -121,8 +119,8 @@ def build(request: Request) -> Problem:
         loss=loss,
         batch_size=request.batch_size,
         epochs=request.epochs,
-        steps_per_epoch=steps_per_epoch,
-        full_steps=steps_per_epoch * request.epochs,
+        steps_per_epoch=length.full_steps(samples, request.batch_size, 1),
+        full_steps=length.full_steps(samples, request.batch_size, request.epochs),
         source=source,
         seed=request.seed,
         notes=tuple(notes),
@@ -302,7 +300,7 @@ def model_from_description(description: Any, summary: synthetic.DataSummary) -> 
             f"{type(description).__name__}.",
             code="unsupported_model",
         )
-    if "family" in description:
+    if synthetic.is_family(description):
         return synthetic.build_family(description, summary)
     config: Any = copy.deepcopy(dict(description))
     try:
@@ -338,9 +336,9 @@ def _split(x: Any, y: Any, seed: int) -> tuple[Any, Any, Any, Any]:
         # the library function refuses classes with a single member.
         order = order[np.argsort(labels[order, 0], kind="stable")]
         held = np.zeros(len(y), bool)
-        held[:: round(1 / VALIDATION_SHARE)] = True
+        held[:: length.HELD_OUT_EVERY] = True
     else:
-        held = np.arange(len(y)) < max(1, int(VALIDATION_SHARE * len(y)))
+        held = np.arange(len(y)) < length.held_out(len(y), classes=False)
     train, validation = np.sort(order[~held]), np.sort(order[held])
     return take(x, train), y[train], take(x, validation), y[validation]
 

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import plotly.graph_objects as go
 
+from recommender import answer
 from recommender.budget import Cost
 from recommender.candidates import Candidate
 from recommender.decision import Decision
@@ -22,8 +23,6 @@ from recommender.diagnostics import Diagnostics
 from recommender.forecast import Forecast
 from recommender.probes import ProbeResult
 
-# The cooldown takes this last share of the training.
-COOLDOWN = 0.25
 # Minibatch losses are averaged over this many steps in plots.
 SMOOTHING = 8
 _COLOURS = ("#888888", "#0a7d5a", "#c8531c", "#4062bb", "#9a3fb5", "#b8860b", "#2f9fb0", "#b03060")
@@ -83,45 +82,28 @@ class Advice:
         """Everything as plain data, ready for JSON."""
         chosen = self.decision.candidate
         findings = self.diagnostics.findings if self.diagnostics else ()
-        return {
-            "recommended": {
-                "label": chosen.label,
-                "optimizer": _config(self.optimizer()),
-                "learning_rate": chosen.setting.learning_rate,
-                "schedule": {"shape": chosen.shape, **_parts(chosen, self.full_steps)},
-                "total_steps": self.full_steps,
-                "code": self.code,
-            },
-            "decision": {
-                "basis": self.decision.basis,
-                "code": self.decision.code,
-                "reasons": list(self.decision.reasons),
-            },
-            "expected": self.expected.to_dict(),
-            "evidence": {
-                "kind": self.evidence,
-                "probes": [r.to_dict() for r in self.results],
-                "diagnostics": self.diagnostics.to_dict() if self.diagnostics else None,
-                "description": self.description.to_dict(),
-                "notes": list(self.notes),
-            },
-            "alternatives": [
-                {"label": c.label, "role": c.role, "reason": c.reason}
-                for c in self.candidates
-                if c != chosen
-            ],
-            "cost": self.cost.to_dict(),
-            "warnings": [
-                {"code": f.code, "text": f.text, "blocking": f.blocking} for f in findings
-            ],
-            "architecture_advice": [
-                {"change": f.text, "reason": f.code, "measured_effect": "not tested"}
-                for f in findings
-                if f.code in ("features_badly_scaled", "targets_badly_scaled")
-            ],
-            "request": {"tier": self.tier, "seed": self.seed},
-            "versions": self.versions,
-        }
+        return answer.answer(
+            recommended=answer.recommended(
+                chosen.label,
+                config_of(self.optimizer()),
+                chosen.setting.learning_rate,
+                chosen.shape,
+                self.full_steps,
+                self.code,
+            ),
+            decision=self.decision.to_dict(),
+            expected=self.expected.to_dict(),
+            evidence=self.evidence,
+            probes=[r.to_dict() for r in self.results],
+            diagnostics=self.diagnostics.to_dict() if self.diagnostics else None,
+            description=self.description.to_dict(),
+            notes=self.notes,
+            alternatives=[c.to_dict(c.label) for c in self.candidates if c != chosen],
+            cost=self.cost.to_dict(),
+            findings=[{"code": f.code, "text": f.text, "blocking": f.blocking} for f in findings],
+            request={"tier": self.tier, "seed": self.seed},
+            versions=self.versions,
+        )
 
     def save_report(self, path: str | Path, figures: Sequence[go.Figure] = ()) -> Path:
         """Write one self-contained page with plots.
@@ -188,12 +170,12 @@ def make_optimizer(candidate: Candidate, steps: int) -> keras.optimizers.Optimiz
 
     return candidate.setting.optimizer(
         keras_gradopt.schedules.WarmupStableDecay(
-            candidate.setting.learning_rate, **_parts(candidate, steps)
+            candidate.setting.learning_rate, **answer.schedule_parts(candidate.shape, steps)
         )
     )
 
 
-def _config(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+def config_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
     """What `keras.optimizers.deserialize` takes, without the name that Keras counts up."""
     config: dict[str, Any] = keras.saving.serialize_keras_object(optimizer)
     config["config"]["name"] = None
@@ -202,29 +184,14 @@ def _config(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
 
 def make_code(candidate: Candidate, steps: int) -> str:
     """Python text that makes the same optimizer."""
-    rate = repr(candidate.setting.learning_rate)
-    if candidate.role == "default":
-        return f"import keras\n\noptimizer = keras.optimizers.Adam(learning_rate={rate})\n"
-    name = type(candidate.setting.optimizer()).__name__
-    extra = "".join(f", {key}={value!r}" for key, value in candidate.setting.config)
-    if candidate.shape == "constant":
-        return (
-            "import keras_gradopt\n\n"
-            f"optimizer = keras_gradopt.{name}(learning_rate={rate}{extra})\n"
-        )
-    parts = ", ".join(f"{key}={value}" for key, value in _parts(candidate, steps).items())
-    return (
-        "import keras_gradopt\n\n"
-        f"schedule = keras_gradopt.schedules.WarmupStableDecay(\n    peak={rate}, {parts}\n)\n"
-        f"optimizer = keras_gradopt.{name}(learning_rate=schedule{extra})\n"
+    return answer.code(
+        candidate.setting.class_name,
+        candidate.setting.learning_rate,
+        candidate.setting.config,
+        candidate.shape,
+        steps,
+        keras_default=candidate.role == "default",
     )
-
-
-def _parts(candidate: Candidate, steps: int) -> dict[str, int]:
-    if candidate.shape == "constant":
-        return {}
-    decay = max(1, round(COOLDOWN * steps))
-    return {"warmup_steps": 0, "stable_steps": steps - decay, "decay_steps": decay}
 
 
 def probe_figure(results: Sequence[ProbeResult]) -> go.Figure:
@@ -251,7 +218,7 @@ def probe_figure(results: Sequence[ProbeResult]) -> go.Figure:
 
 def schedule_figure(candidate: Candidate, steps: int) -> go.Figure:
     """The advised learning rate over the training."""
-    parts = _parts(candidate, steps)
+    parts = answer.schedule_parts(candidate.shape, steps)
     peak = candidate.setting.learning_rate
     xs = [0, parts["stable_steps"], steps] if parts else [0, steps]
     ys = [peak, peak, 0.0] if parts else [peak, peak]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from recommender.errors import RequestError
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,15 @@ class Setting:
         return json.dumps([self.method, list(self.config)])
 
     @property
+    def class_name(self) -> str:
+        """Its class in `keras_gradopt`."""
+        return optimizer_class(self.method).__name__
+
+    @property
     def label(self) -> str:
         """The setting in a few words, such as `Adam 0.003`."""
         extra = "".join(f" {name}={value:g}" for name, value in self.config if value is not True)
-        return f"{optimizer_class(self.method).__name__} {self.learning_rate:.3g}{extra}"
+        return f"{self.class_name} {self.learning_rate:.3g}{extra}"
 
 
 def optimizer_class(method: str) -> type[Any]:

@@ -107,6 +107,11 @@ def summarise(x: NDArray[Any], y: Any) -> DataSummary:
     return DataSummary(shape, "regression", len(y), outputs=outputs)
 
 
+def is_family(description: Any) -> bool:
+    """Whether a model's description is a family summary."""
+    return isinstance(description, Mapping) and "family" in description
+
+
 def build_family(description: Mapping[str, Any], summary: DataSummary) -> keras.Model:
     """A model of a named family for such data.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 
 import keras_gradopt as kg
 from recommender import Advice, recommend
+from recommender.progress import Progress
+from recommender.settings import Setting
 from tests.recommender.problems import data, model
 
 LENGTH = {"epochs": 250, "batch_size": 32, "loss": "mse", "progress": False}
@@ -181,6 +184,58 @@ def test_progress_is_told() -> None:
     assert said[0] == "reading model and data"
     assert any(text.startswith("step ") for text in said)
     assert said[-1].startswith("decided for")
+
+
+class Heard(Progress):
+    """Writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.plan: list[Setting] = []
+        self.curves: dict[Setting, list[float]] = {}
+        self.rungs: list[tuple[Setting, int, float]] = []
+        self.ends: dict[Setting, str] = {}
+        self.fractions: list[float] = []
+
+    def planned(self, settings: Sequence[Setting]) -> None:
+        self.plan = list(settings)
+
+    def trained(self, setting: Setting, first: int, losses: Any, rate: float) -> None:
+        assert rate == setting.learning_rate
+        curve = self.curves.setdefault(setting, [])
+        assert len(curve) == first
+        curve.extend(losses.tolist())
+
+    def judged(self, setting: Setting, step: int, loss: float) -> None:
+        self.rungs.append((setting, step, loss))
+
+    def stopped(self, setting: Setting, reason: str) -> None:
+        assert setting not in self.ends
+        self.ends[setting] = reason
+
+    def spent(self, fraction: float) -> None:
+        self.fractions.append(fraction)
+
+
+def test_a_listener_hears_every_probe_as_the_evidence_holds_it() -> None:
+    heard = Heard()
+    found = recommend(model(), *data(), **LENGTH | {"progress": heard})
+    assert heard.plan == [r.setting for r in found.results]
+    for result in found.results:
+        assert heard.curves[result.setting] == list(result.losses)
+        judged = [(step, loss) for s, step, loss in heard.rungs if s == result.setting]
+        assert judged == [(rung.step, rung.loss) for rung in result.rungs]
+        assert heard.ends[result.setting] == result.stopped
+    assert heard.fractions == sorted(heard.fractions)
+    assert 0 < heard.fractions[-1] <= 1
+
+
+def test_what_a_listener_raises_ends_the_request() -> None:
+    class Impatient(Progress):
+        def judged(self, setting: Setting, step: int, loss: float) -> None:
+            raise InterruptedError("enough")
+
+    with pytest.raises(InterruptedError, match="enough"):
+        recommend(model(), *data(), **LENGTH | {"progress": Impatient()})
 
 
 @keras.saving.register_keras_serializable("tests")

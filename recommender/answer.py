@@ -1,0 +1,134 @@
+"""The shape of an answer as plain data: the same for measured advice and for the instant one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# The cooldown takes this last share of the training.
+COOLDOWN = 0.25
+
+Plain = dict[str, Any]
+
+
+def schedule_parts(shape: str, steps: int) -> dict[str, int]:
+    """Steps of the three parts of the advised schedule; none where the rate is constant.
+
+    Args:
+        shape: "constant" or "late_cooldown".
+        steps: Length of the training, at least 1.
+    """
+    if shape == "constant":
+        return {}
+    decay = max(1, round(COOLDOWN * steps))
+    return {"warmup_steps": 0, "stable_steps": steps - decay, "decay_steps": decay}
+
+
+def code(
+    class_name: str,
+    learning_rate: float,
+    config: Sequence[tuple[str, Any]],
+    shape: str,
+    steps: int,
+    *,
+    keras_default: bool = False,
+) -> str:
+    """Python text that makes the advised optimizer; runs as it stands on every backend.
+
+    Args:
+        class_name: The optimizer's class in `keras_gradopt`, or in Keras for its own default.
+        learning_rate: Peak rate.
+        config: Further constructor arguments.
+        shape: "constant" or "late_cooldown".
+        steps: Length of the training.
+        keras_default: Whether it is Keras' own class.
+    """
+    if keras_default:
+        return (
+            "import keras\n\n"
+            f"optimizer = keras.optimizers.{class_name}(learning_rate={learning_rate!r})\n"
+        )
+    extra = "".join(f", {key}={value!r}" for key, value in config)
+    if shape == "constant":
+        return (
+            "import keras_gradopt\n\n"
+            f"optimizer = keras_gradopt.{class_name}(learning_rate={learning_rate!r}{extra})\n"
+        )
+    parts = ", ".join(f"{key}={value}" for key, value in schedule_parts(shape, steps).items())
+    return (
+        "import keras_gradopt\n\n"
+        "schedule = keras_gradopt.schedules.WarmupStableDecay(\n"
+        f"    peak={learning_rate!r}, {parts}\n)\n"
+        f"optimizer = keras_gradopt.{class_name}(learning_rate=schedule{extra})\n"
+    )
+
+
+def answer(
+    *,
+    recommended: Plain,
+    decision: Plain,
+    expected: Plain,
+    evidence: str,
+    probes: Sequence[Plain],
+    diagnostics: Plain | None,
+    description: Plain,
+    notes: Sequence[str],
+    alternatives: Sequence[Plain],
+    cost: Plain,
+    findings: Sequence[Plain],
+    request: Plain,
+    versions: Mapping[str, str],
+) -> Plain:
+    """Everything of an advice, ready for JSON.
+
+    Args:
+        recommended: Label, optimizer as Keras serialises it, rate, schedule, length and code.
+        decision: Basis, code and reasons.
+        expected: The forecast.
+        evidence: "measured", "prior" or "synthetic".
+        probes: One entry per probe.
+        diagnostics: What the checks saw, or None.
+        description: Facts about model and data.
+        notes: Remarks on how the answer was found.
+        alternatives: Label, role and reason of what else was considered.
+        cost: What was spent.
+        findings: Code, text and `blocking` of each warning.
+        request: Tier and seed.
+        versions: What the answer depends on.
+    """
+    return {
+        "recommended": recommended,
+        "decision": decision,
+        "expected": expected,
+        "evidence": {
+            "kind": evidence,
+            "probes": list(probes),
+            "diagnostics": diagnostics,
+            "description": description,
+            "notes": list(notes),
+        },
+        "alternatives": list(alternatives),
+        "cost": cost,
+        "warnings": list(findings),
+        "architecture_advice": [
+            {"change": f["text"], "reason": f["code"], "measured_effect": "not tested"}
+            for f in findings
+            if f["code"] in ("features_badly_scaled", "targets_badly_scaled")
+        ],
+        "request": request,
+        "versions": dict(versions),
+    }
+
+
+def recommended(
+    label: str, optimizer: Plain, rate: float, shape: str, steps: int, text: str
+) -> Plain:
+    """The answer itself, as the field `recommended` holds it."""
+    return {
+        "label": label,
+        "optimizer": optimizer,
+        "learning_rate": rate,
+        "schedule": {"shape": shape, **schedule_parts(shape, steps)},
+        "total_steps": steps,
+        "code": text,
+    }

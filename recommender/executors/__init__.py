@@ -1,0 +1,98 @@
+"""Where probes run. The contract: a specification goes in, messages come out, then an outcome.
+
+A probe never runs in the process that asked for it: it may be killed, run out of memory, or hold
+somebody else's model. `local` runs it in a child process of this machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from recommender.answer import Plain
+
+
+@dataclass(frozen=True)
+class ProbeSpec:
+    """One request for advice as plain data, so that it can cross a process or a network.
+
+    Attributes:
+        model: `{"kind": "config", "config": {...}}` (as Keras serialises a model; weights are
+            drawn afresh), `{"kind": "family", ...}` (see `recommender.synthetic.build_family`) or
+            `{"kind": "sample", "name": "digits"}`.
+        data: `{"kind": "npz", "path": "..."}` with x, y and perhaps x_val, y_val,
+            `{"kind": "summary", ...}` (see `recommender.synthetic.DataSummary`) or
+            `{"kind": "sample", "name": "digits"}`.
+        loss: `{"name": "mean_squared_error", "from_logits": False}`; None is the sample's own, else
+            what `recommend` takes where nothing is said.
+        epochs, batch_size: Of one full training.
+        tier, max_seconds, objective, include, seed: As in `recommend`.
+    """
+
+    model: Plain
+    data: Plain
+    loss: Plain | None
+    epochs: int
+    batch_size: int
+    tier: str
+    max_seconds: float
+    objective: str = "val_loss"
+    include: tuple[str, ...] = ()
+    seed: int = 0
+
+    def to_dict(self) -> Plain:
+        """The specification, ready for JSON."""
+        return dataclasses.asdict(self) | {"include": list(self.include)}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one probe process may use.
+
+    Attributes:
+        memory_mb: Resident memory in MiB, at least 256.
+        grace_seconds: Seconds beyond the request's `max_seconds`, for importing and compiling.
+    """
+
+    memory_mb: int = 4096
+    grace_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a probe ended.
+
+    Attributes:
+        status: What became of it.
+        result: `Advice.to_dict()` where it succeeded.
+        code: Why it did not: "model_rejected", "data_rejected", "request_rejected",
+            "out_of_memory", "budget_exhausted_no_result", "probe_died" or "internal".
+        detail: The same in a sentence.
+        usage: `cpu_seconds`, `wall_seconds` and `peak_memory_bytes`, as far as known.
+    """
+
+    status: Literal["succeeded", "failed", "timed_out", "cancelled"]
+    result: Plain | None
+    code: str | None
+    detail: str | None
+    usage: Plain
+
+
+class Executor(Protocol):
+    """Runs one probe."""
+
+    def run(
+        self, spec: ProbeSpec, hears: Callable[[Plain], None], cancelled: Callable[[], bool]
+    ) -> Outcome:
+        """Probe, and come back when it is over.
+
+        Args:
+            spec: What to do.
+            hears: Is called with each message of the probe, in order: `kind` is "said" (text),
+                "planned" (trials), "trained" (trial, first, losses, rate), "judged" (trial, step,
+                loss), "stopped" (trial, reason) or "spent" (fraction). A trial is its position in
+                the plan; a loss that is not finite is None.
+            cancelled: Is asked several times a second; once it says so, the probe is ended.
+        """

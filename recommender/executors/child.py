@@ -1,0 +1,243 @@
+"""The probe process: reads one specification on standard input, and writes messages to a pipe.
+
+    python -m recommender.executors.child PIPE MEMORY_MB
+
+It imports Keras first and then waits, so a process that waits is a warm one. When its standard
+input ends, whoever started it is gone, and it ends itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recommender.answer import Plain
+from recommender.errors import RequestError
+from recommender.progress import Progress
+from recommender.settings import Setting
+
+# Beside the memory that counts, frameworks reserve address space: up to 2.6 GB were seen.
+RESERVED_MB = 4096
+LARGEST_FILE = 64 * 2**20
+# Errors of the request by whose fault they are.
+MODEL_CODES = frozenset({"unsupported_model", "no_trainable_weights", "unknown_loss"})
+DATA_CODES = frozenset(
+    {"shape_mismatch", "not_numeric", "not_finite", "label_range", "bad_summary", "file_unreadable"}
+)
+# A minibatch loss per step is more than a plot shows: a message holds at most this many.
+POINTS = 16
+
+
+class Pipe:
+    """Writes messages, one JSON line each."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = os.fdopen(descriptor, "w", encoding="utf-8", buffering=1)
+
+    def send(self, kind: str, **fields: Any) -> None:
+        """Write one message."""
+        self._file.write(json.dumps({"kind": kind, **fields}, allow_nan=False) + "\n")
+
+
+class Told(Progress):
+    """Turns what happens into messages."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._trials: dict[Setting, int] = {}
+
+    def said(self, text: str) -> None:
+        """Send it on."""
+        self._pipe.send("said", text=text)
+
+    def planned(self, settings: Sequence[Setting]) -> None:
+        """Send it on."""
+        self._trials = {setting: number for number, setting in enumerate(settings)}
+        trials = [
+            {
+                "label": s.label,
+                "method": s.method,
+                "learning_rate": s.learning_rate,
+                "config": dict(s.config),
+            }
+            for s in settings
+        ]
+        self._pipe.send("planned", trials=trials)
+
+    def trained(
+        self, setting: Setting, first: int, losses: NDArray[np.float32], rate: float
+    ) -> None:
+        """Send it on, thinned out, for planned probes only."""
+        if setting not in self._trials or not len(losses):
+            return
+        # Means of equal pieces: a curve thins out, it does not lose its noise to chance.
+        pieces = np.array_split(losses.astype(np.float64), min(len(losses), POINTS))
+        ends = np.cumsum([len(piece) for piece in pieces]) + first
+        points = [[int(end), _plain(piece.mean())] for end, piece in zip(ends, pieces, strict=True)]
+        self._pipe.send("trained", trial=self._trials[setting], points=points, rate=rate)
+
+    def judged(self, setting: Setting, step: int, loss: float) -> None:
+        """Send it on."""
+        self._pipe.send("judged", trial=self._trials[setting], step=step, loss=_plain(loss))
+
+    def stopped(self, setting: Setting, reason: str) -> None:
+        """Send it on."""
+        self._pipe.send("stopped", trial=self._trials[setting], reason=reason)
+
+    def spent(self, fraction: float) -> None:
+        """Send it on."""
+        self._pipe.send("spent", fraction=round(min(1.0, fraction), 4))
+
+
+def _plain(loss: float) -> float | None:
+    return float(f"{loss:.6g}") if math.isfinite(loss) else None
+
+
+def limit(memory_mb: int) -> None:
+    """What this process may use, from now on; the starter watches the resident memory as well."""
+    address_space = (memory_mb + RESERVED_MB) * 2**20
+    for what, most in (
+        (resource.RLIMIT_AS, address_space),
+        (resource.RLIMIT_FSIZE, LARGEST_FILE),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(what)
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (allowed, allowed))
+
+
+def end_with_starter() -> None:
+    """End this process when its standard input does: its starter has been killed."""
+
+    def watch() -> None:
+        while sys.stdin.readline():
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def materials(spec: Plain) -> Plain:
+    """Model, data, loss and validation data of a specification, as `recommend` takes them.
+
+    Raises:
+        RequestError: A file cannot be read, or a name is unknown.
+    """
+    import keras
+
+    from recommender import demo_tasks
+
+    model, data, loss = spec["model"], spec["data"], spec["loss"]
+    found: Plain = {"y": None, "validation_data": None, "loss": None}
+    if model["kind"] == "sample":
+        task = demo_tasks.find(model["name"])
+        found["model"], found["loss"] = task.model(spec["seed"]), task.loss()
+    elif model["kind"] == "config":
+        found["model"] = model["config"]
+    else:
+        found["model"] = {key: value for key, value in model.items() if key != "kind"}
+    if data["kind"] == "sample":
+        x, y, x_val, y_val = demo_tasks.find(data["name"]).load()
+        found |= {"x": x, "y": y, "validation_data": (x_val, y_val)}
+    elif data["kind"] == "npz":
+        found |= _arrays(data["path"])
+    else:
+        found["x"] = {key: value for key, value in data.items() if key != "kind"}
+    if loss is not None:
+        keywords = {"from_logits": True} if loss["from_logits"] else {}
+        class_name = "".join(part.capitalize() for part in loss["name"].split("_"))
+        found["loss"] = getattr(keras.losses, class_name)(**keywords)
+    return found
+
+
+def _arrays(path: str) -> Plain:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError) as error:
+        raise RequestError(
+            f"the data set cannot be read: {error}. Write it with numpy.savez(path, x=x, y=y).",
+            code="file_unreadable",
+        ) from error
+    held = (arrays["x_val"], arrays["y_val"]) if "x_val" in arrays else None
+    return {"x": arrays["x"], "y": arrays["y"], "validation_data": held}
+
+
+def probe(spec: Plain, pipe: Pipe) -> None:
+    """Ask for advice, and send the result or the reason why there is none."""
+    from recommender.advise import recommend
+
+    try:
+        advice = recommend(
+            **materials(spec),
+            epochs=spec["epochs"],
+            batch_size=spec["batch_size"],
+            tier=spec["tier"],
+            max_seconds=spec["max_seconds"],
+            objective=spec["objective"],
+            include=spec["include"],
+            seed=spec["seed"],
+            progress=Told(pipe),
+        )
+    except RequestError as error:
+        _fail(pipe, rejected(error.code), str(error))
+    except MemoryError:
+        _fail(pipe, "out_of_memory", "The probe ran out of memory. Take a smaller model or batch.")
+    except Exception as error:  # noqa: BLE001 - a framework may fail in any way; the asker gets a reason
+        traceback.print_exc()
+        if "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower():
+            _fail(pipe, "out_of_memory", "The framework ran out of memory. Take a smaller batch.")
+        else:
+            _fail(pipe, "internal", f"The probe failed with {type(error).__name__}.")
+    else:
+        pipe.send("result", result=advice.to_dict(), usage=usage())
+
+
+def rejected(code: str) -> str:
+    """Whose fault an error of the request is."""
+    if code in MODEL_CODES:
+        return "model_rejected"
+    return "data_rejected" if code in DATA_CODES else "request_rejected"
+
+
+def usage() -> Plain:
+    """What this process has used so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 2),
+        "peak_memory_bytes": used.ru_maxrss * unit,
+    }
+
+
+def _fail(pipe: Pipe, code: str, detail: str) -> None:
+    pipe.send("failed", code=code, detail=detail, usage=usage())
+
+
+def main() -> None:
+    """Import, wait for a specification, probe."""
+    pipe = Pipe(int(sys.argv[1]))
+    limit(int(sys.argv[2]))
+    import recommender.advise  # noqa: F401 - a process that waits has imported everything
+
+    pipe.send("ready")
+    line = sys.stdin.readline()
+    if not line:
+        return
+    end_with_starter()
+    probe(json.loads(line), pipe)
+
+
+if __name__ == "__main__":
+    main()
