@@ -66,7 +66,9 @@ def recommend(
             probes then run on data drawn from it, and the evidence is "synthetic".
         y: Targets, one row per input; None with a summary.
         validation_data: `(x_val, y_val)`; None holds a fifth out.
-        loss: What `model.compile` takes; None is the compiled model's loss, else "mse".
+        loss: What `model.compile` takes; None is the compiled model's loss, else the usual one for
+            the targets: cross-entropy for class labels (logits or probabilities, as the outputs
+            are), the mean squared error for numbers.
         epochs: Length of one full training, at least 1.
         batch_size: Examples per step, at least 1.
         tier: What may be spent, in full trainings: "instant" nothing, "quick" 0.1, "standard" 0.5,

@@ -14,7 +14,7 @@ import numpy as np
 from recommender.description import Description
 from recommender.errors import BudgetExhausted
 from recommender.population import Population
-from recommender.problem import Problem, every_layer, forward, take
+from recommender.problem import OUTPUT_ROWS, Problem, forward, is_squashed, take
 from recommender.settings import Setting
 
 # Steps that a rate of the range test is watched for.
@@ -22,8 +22,6 @@ RANGE_STEPS = 20
 # Rates above the default's tenfold: where training breaks, looked for upwards.
 RANGE_FACTORS = (1.0, 3.0, 10.0, 30.0, 100.0)
 OVERFIT_STEPS = 30
-# Examples whose outputs are compared with what the loss takes.
-OUTPUT_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -205,16 +203,7 @@ def _output_findings(problem: Problem) -> list[Finding]:
     few = take(problem.x, slice(0, OUTPUT_ROWS))
     outputs = np.asarray(keras.ops.convert_to_numpy(forward(problem.model, few)), np.float64)
     inside = bool(((outputs >= 0) & (outputs <= 1)).all())
-    if outputs.shape[-1] > 1:
-        squashed = inside and bool(np.allclose(outputs.sum(axis=-1), 1, atol=1e-2))
-    else:
-        # One number in [0, 1] may be a logit by chance; the layer has to say so too.
-        last = every_layer(problem.model)[-1]
-        squashed = inside and getattr(getattr(last, "activation", None), "__name__", "") in (
-            "sigmoid",
-            "hard_sigmoid",
-        )
-    if squashed and logits:
+    if logits and is_squashed(problem.model, problem.x):
         return [
             Finding(
                 "squashed_twice",

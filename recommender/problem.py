@@ -22,6 +22,8 @@ from recommender.request import Request, is_summary, leaves
 
 # Validation during probes uses at most this many rows, the same for every candidate.
 VALIDATION_ROWS = 1024
+# Examples whose outputs are compared with what the loss takes.
+OUTPUT_ROWS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,13 +97,11 @@ def build(request: Request) -> Problem:
             if source == "real":
                 notes.append(f"no validation_data given: {held_out} examples were held out")
                 samples -= held_out
-        asked = request.loss
-        described = source == "synthetic" or synthetic.is_family(request.model)
-        if asked is None and described and np.asarray(y).dtype.kind == "i":
-            # Described classes come as labels, and described families end in logits.
-            asked = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        loss = resolve_loss(asked, request.model)
         model = private_copy(model, x)
+        asked = request.loss
+        if asked is None:
+            asked = getattr(request.model, "loss", None) or loss_by_targets(model, x, y)
+        loss = resolve_loss(asked)
     x, x_val = _as_arrays(x), _as_arrays(x_val)
     y, y_val = _as_array(y), _as_array(y_val)
     if request.batch_size > len(y):
@@ -146,14 +146,43 @@ def forward(model: keras.Model, x: Any) -> Any:
     return model(x, **training_flag(model, training=False))
 
 
-def resolve_loss(loss: Any, original: Any) -> keras.losses.Loss:
+def loss_by_targets(model: keras.Model, x: Any, y: Any) -> Any:
+    """The usual loss where nobody names one: cross-entropy for labels, else the squared error.
+
+    Whether the model ends in logits is seen from its outputs.
+    """
+    y = np.asarray(y)
+    shape = tuple(forward(model, take(x, slice(0, 2))).shape)
+    labels = y.dtype.kind in "iub" and (y.size == len(y) or len(shape) == y.ndim + 1)
+    if not labels:
+        return "mse"
+    squashed = is_squashed(model, x)
+    if shape[-1] > 1:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=not squashed)
+    if set(np.unique(y)) <= {0, 1}:
+        return keras.losses.BinaryCrossentropy(from_logits=not squashed)
+    return "mse"
+
+
+def is_squashed(model: keras.Model, x: Any) -> bool:
+    """Whether the outputs are probabilities already, judged by the outputs of some examples."""
+    few = take(x, slice(0, OUTPUT_ROWS))
+    outputs = np.asarray(keras.ops.convert_to_numpy(forward(model, few)), np.float64)
+    inside = bool(((outputs >= 0) & (outputs <= 1)).all())
+    if outputs.shape[-1] > 1:
+        return inside and bool(np.allclose(outputs.sum(axis=-1), 1, atol=1e-2))
+    # One number in [0, 1] may be a logit by chance; the layer has to say so too.
+    last = every_layer(model)[-1]
+    activation = getattr(getattr(last, "activation", None), "__name__", "")
+    return inside and activation in ("sigmoid", "hard_sigmoid")
+
+
+def resolve_loss(loss: Any) -> keras.losses.Loss:
     """The loss as one Keras object, as `model.compile` would understand it.
 
     Raises:
         RequestError: When nothing of that name exists, or there is one loss per output.
     """
-    if loss is None:
-        loss = getattr(original, "loss", None) or "mse"
     if isinstance(loss, (list, tuple, dict)):
         raise RequestError(
             "one loss is expected; models with several outputs are not supported yet.",

@@ -23,7 +23,7 @@ class Request:
         x: Inputs as arrays, or a summary of the data.
         y: Targets, first axis as in `x`; None with a summary.
         validation_data: `(x_val, y_val)`, or None to hold a part of the data out.
-        loss: What `model.compile` takes; None for the compiled model's loss, else `"mse"`.
+        loss: What `model.compile` takes; None for the compiled model's loss, else by the targets.
         epochs: Length of one full training, at least 1.
         batch_size: Examples per step, between 1 and the number of training examples.
         tier: How much may be spent, see `recommender.budget`.

@@ -176,7 +176,10 @@ def draw(summary: DataSummary, model: keras.Model, seed: int) -> Drawn:
     rows = min(summary.samples, DRAWN_ROWS)
     if summary.vocabulary is not None:
         x: NDArray[Any] = generator.integers(0, summary.vocabulary, (rows, *summary.shape))
-        features = np.eye(summary.vocabulary)[x].reshape(rows, -1)[:, :256]
+        # One-hot codes of the first places, 256 columns of them: all places would take too much.
+        places = x.reshape(rows, -1)[:, : math.ceil(256 / summary.vocabulary)]
+        features = (places[:, :, None] == np.arange(min(summary.vocabulary, 256))).reshape(rows, -1)
+        features = features[:, :256].astype(np.float64)
     else:
         x = generator.normal(size=(rows, *summary.shape)).astype(np.float32)
         absent = summary.sparsity + summary.missing * (1 - summary.sparsity)

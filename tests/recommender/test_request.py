@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from recommender import RequestError, recommend
+from recommender.problem import build
+from recommender.request import Request, checked
 from tests.recommender.problems import data, model
 
 X, Y = data(80)
@@ -87,3 +89,32 @@ def test_labels_beyond_the_outputs_are_refused() -> None:
 def test_a_negative_seed_is_refused() -> None:
     with pytest.raises(RequestError, match="seed must be at least 0"):
         recommend(model(), X, Y, seed=-1, progress=False)
+
+
+LABELS = np.arange(80) % 4
+
+
+@pytest.mark.parametrize(
+    ("last", "activation", "y", "expected", "logits"),
+    [
+        (4, None, LABELS, "SparseCategoricalCrossentropy", True),
+        (4, "softmax", LABELS, "SparseCategoricalCrossentropy", False),
+        (1, "sigmoid", LABELS % 2, "BinaryCrossentropy", False),
+        (1, None, LABELS[:, None] % 2, "BinaryCrossentropy", True),
+        (1, None, LABELS, "MeanSquaredError", None),
+        (1, None, LABELS.astype("float32"), "MeanSquaredError", None),
+    ],
+)
+def test_without_a_loss_the_targets_and_outputs_tell(
+    last: int, activation: str | None, y: np.ndarray, expected: str, logits: bool | None
+) -> None:
+    layers = [keras.Input((4,)), keras.layers.Dense(last, activation=activation)]
+    x = np.random.default_rng(0).normal(size=(80, 4)).astype("float32")
+    loss = build(checked(Request(keras.Sequential(layers), x, y, batch_size=8))).loss
+    assert type(loss).__name__ == expected
+    assert loss.get_config().get("from_logits") == logits
+
+
+def test_a_large_vocabulary_is_drawn_in_little_memory() -> None:
+    summary = {"shape": [20], "vocabulary": 10**6, "samples": 4096}
+    assert build(checked(Request({"family": "mlp"}, summary))).x.shape == (3276, 20)  # four fifths
