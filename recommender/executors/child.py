@@ -134,8 +134,6 @@ def materials(spec: Plain) -> Plain:
     Raises:
         RequestError: A file cannot be read, or a name is unknown.
     """
-    import keras
-
     from recommender import demo_tasks
 
     model, data, loss = spec["model"], spec["data"], spec["loss"]
@@ -155,10 +153,18 @@ def materials(spec: Plain) -> Plain:
     else:
         found["x"] = {key: value for key, value in data.items() if key != "kind"}
     if loss is not None:
-        keywords = {"from_logits": True} if loss["from_logits"] else {}
-        class_name = "".join(part.capitalize() for part in loss["name"].split("_"))
-        found["loss"] = getattr(keras.losses, class_name)(**keywords)
+        found["loss"] = _loss(loss["name"], from_logits=loss["from_logits"])
     return found
+
+
+def _loss(name: str, *, from_logits: bool) -> Any:
+    """A loss by name; only cross-entropies may be told that they get logits."""
+    if not from_logits:
+        return name
+    import keras
+
+    class_name = "".join(part.capitalize() for part in name.split("_"))
+    return getattr(keras.losses, class_name)(from_logits=True)
 
 
 def _arrays(path: str) -> Plain:
