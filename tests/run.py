@@ -1,12 +1,12 @@
-"""Runs the tests once per backend, each backend in a process of its own, and adds up the results.
+"""Runs the tests once per backend, each in a process of its own, and adds up the results.
 
     python tests/run.py                          all backends, quick tests
     python tests/run.py --slow                   the slow tests as well
     python tests/run.py --backend torch -- -k adam    one backend, and words for pytest
 
 Keras fixes its backend at import, so one process can test only one. Tests marked `backend_free` run
-in the first process only. The last line is the sum: "N passed, N failed, N skipped". Standard
-library only.
+in one more process, on the first of the backends. The last line is the sum: "N passed, N failed,
+N skipped". Standard library only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from xml.etree import ElementTree as ET
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / ".test-results"
 BACKENDS = ("jax", "tensorflow", "torch")
-# Two processes of three backends at a time must end within a CI run of 90 minutes.
+# The process of the tests that do not depend on the backend.
+FREE = "backend-free"
+# Two of four processes at a time must end within a CI run of 90 minutes.
 LIMIT_SECONDS = 2400
 HEARTBEAT_SECONDS = 20
 # One process to a core, so one thread to a process.
@@ -101,9 +103,9 @@ def judge(exit_code: int, counts: Counts) -> tuple[Counts, str]:
 
 @dataclass
 class Run:
-    """One backend's tests: the process, what it has printed, and how far it is."""
+    """One process' tests: what it is called, what it has printed, and how far it is."""
 
-    backend: str
+    name: str
     arguments: list[str]
     environment: dict[str, str]
     lines: list[str] = field(default_factory=list)
@@ -114,8 +116,8 @@ class Run:
 
     @property
     def junit(self) -> Path:
-        """Where pytest writes this backend's results."""
-        return RESULTS / f"{self.backend}.xml"
+        """Where pytest writes its results."""
+        return RESULTS / f"{self.name}.xml"
 
     def start(self) -> None:
         """Starts pytest, and a thread that collects what it prints."""
@@ -169,10 +171,10 @@ class Run:
         self.seconds = time.monotonic() - self.began
         counts = read_counts(self.junit) if self.junit.exists() else Counts()
         self.counts, self.complaint = judge(self.process.returncode, counts)
-        print(f"\n===== {self.backend} =====")
+        print(f"\n===== {self.name} =====")
         print("".join(self.lines).rstrip())
         if self.complaint:
-            print(f"{self.backend}: {self.complaint}")
+            print(f"{self.name}: {self.complaint}")
         sys.stdout.flush()
 
 
@@ -184,14 +186,16 @@ def environment(backend: str, *, side_by_side: bool) -> dict[str, str]:
 
 
 def plan(options: argparse.Namespace) -> list[Run]:
-    """One run per backend; what does not depend on the backend belongs to the first."""
+    """One run per backend, and one of what does not depend on the backend: the longest first."""
+    jobs = min(options.jobs, len(options.backend) + 1)
+    slow = [] if options.slow else ["not slow"]
     runs = []
-    jobs = min(options.jobs, len(options.backend))
-    for index, backend in enumerate(options.backend):
-        left_out = [] if options.slow else ["not slow"]
-        left_out += ["not backend_free"] if index else []
-        arguments = ["-m", " and ".join(left_out), *options.pytest]
-        runs.append(Run(backend, arguments, environment(backend, side_by_side=jobs > 1)))
+    for name in (options.backend[0], FREE, *options.backend[1:]):
+        free = name == FREE
+        marks = [*slow, "backend_free" if free else "not backend_free"]
+        backend = options.backend[0] if free else name
+        run_environment = environment(backend, side_by_side=jobs > 1)
+        runs.append(Run(name, ["-m", " and ".join(marks), *options.pytest], run_environment))
     return runs
 
 
@@ -205,14 +209,14 @@ def execute(runs: list[Run], jobs: int) -> None:
                 run = waiting.pop(0)
                 run.start()
                 going.append(run)
-                print(f"{run.backend}: started", flush=True)
+                print(f"{run.name}: started", flush=True)
             time.sleep(0.2)
             for run in [run for run in going if run.over()]:
                 going.remove(run)
                 run.finish()
                 told = time.monotonic()
             if going and time.monotonic() - told > HEARTBEAT_SECONDS:
-                print(", ".join(f"{run.backend} {run.progress}" for run in going), flush=True)
+                print(", ".join(f"{run.name} {run.progress}" for run in going), flush=True)
                 told = time.monotonic()
     finally:
         for run in going:
@@ -253,7 +257,7 @@ def main() -> int:
     for run in runs:
         counts = run.counts
         print(
-            f"{run.backend:<12}{counts.passed:>8}{counts.failed:>8}{counts.skipped:>9}"
+            f"{run.name:<12}{counts.passed:>8}{counts.failed:>8}{counts.skipped:>9}"
             f"{run.seconds:>9.0f}  {run.complaint}".rstrip()
         )
     total = sum((run.counts for run in runs), Counts())
