@@ -1,0 +1,1 @@
+"""Measured advice over HTTP, with a page. Nothing in this process imports Keras."""
