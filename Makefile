@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help demo test test-long check format bench clean
+.PHONY: help demo serve test test-long check format publish bench clean
 
 # The newest that all pins have wheels for comes first; 3.14 will do for the demo, TensorFlow has no wheel for it.
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.11 python3.14 python3 python)
@@ -19,6 +19,9 @@ help:  ## Show this list
 
 demo: .venv-demo/ready  ## Ask for advice on real data and see whether it was worth it (JAX, some minutes)
 	@KERAS_BACKEND=jax .venv-demo/bin/gradopt demo $(ARGS)
+
+serve: .venv-demo/ready  ## Open the page and the HTTP service on http://127.0.0.1:8000/ (JAX)
+	@KERAS_BACKEND=jax .venv-demo/bin/gradopt serve $(ARGS)
 
 test: .venv/ready  ## Run the tests on JAX, TensorFlow and torch
 	@.venv/bin/python tests/run.py $(ARGS)
@@ -37,9 +40,13 @@ check: .venv/ready  ## Formatting, lint, types, architecture
 format: .venv/ready  ## Let ruff format and repair what it can
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
+publish: .venv/ready  ## Write the catalogue and the instant answer for readers without Keras
+	@KERAS_BACKEND=jax .venv/bin/python -m recommender.knowledge.publish
+
 bench: .venv/ready  ## Run every script in benchmarks/ on the three backends, one after the other
 	@set -e; for script in benchmarks/[a-z]*.py; do for backend in jax tensorflow torch; do \
-	  name=$$(basename "$$script" .py); echo "==> $$name on $$backend"; \
+	  name=$$(basename "$$script" .py); \
+	  if [ "$$name" = service ] && [ $$backend != jax ]; then continue; fi; echo "==> $$name on $$backend"; \
 	  KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m "benchmarks.$$name" $(ARGS); \
 	done; done
 
@@ -53,7 +60,7 @@ clean:  ## Remove the environments and everything that tools left behind
 	@echo "==> [1/2] installing JAX and Keras (about 800 MB on disk with the rest)"
 	@.venv-demo/bin/python $(PIP_INSTALL) setuptools jax keras
 	@echo "==> [2/2] installing keras_gradopt and the rest"
-	@.venv-demo/bin/python $(PIP_INSTALL) -e ".[jax]"
+	@.venv-demo/bin/python $(PIP_INSTALL) -e ".[jax,api]"
 	@touch $@
 
 .venv/ready: $(DEPENDENCIES)
@@ -65,7 +72,7 @@ clean:  ## Remove the environments and everything that tools left behind
 	@echo "==> [3/4] installing torch (about 0.8 GB on disk)"
 	@.venv/bin/python $(PIP_INSTALL) torch
 	@echo "==> [4/4] installing keras_gradopt and the tools"
-	@.venv/bin/python $(PIP_INSTALL) -e ".[jax,torch,dev]"
+	@.venv/bin/python $(PIP_INSTALL) -e ".[jax,torch,api,dev]"
 	@touch $@
 
 # $(call environment,FOLDER,LAST): an environment in FOLDER, of Python 3.11 to LAST; kept if it works, made anew if not.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -202,12 +203,21 @@ def _settle_backend() -> None:
     os.environ["KERAS_BACKEND"] = choose_backend(wanted, installed)
 
 
+def _add_commands() -> None:
+    """Commands of packages that build on this one, which it cannot import by name."""
+    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    for point in importlib.metadata.entry_points(group="gradopt.commands"):
+        if point.name not in known:
+            app.command(point.name)(point.load())
+
+
 def main() -> None:
     """Run the command line; wrong input ends with exit code 2 and one line."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     errors = Console(stderr=True)
     try:
         _settle_backend()
+        _add_commands()
         # Typer turns an interrupt into its exit code, and returns it.
         code = app(standalone_mode=False)
     except (RecommenderError, ValueError) as error:

@@ -1,0 +1,30 @@
+"""The processes that `gradopt serve` starts: `python -m api web FD` and `python -m api worker`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+import typer
+
+from api.cli import web, worker
+
+
+def end_with_supervisor() -> None:
+    """Stop in order when standard input ends: the supervisor has been killed."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    end_with_supervisor()
+    app = typer.Typer(add_completion=False)
+    app.command()(web)
+    app.command()(worker)
+    app()

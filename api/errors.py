@@ -1,0 +1,219 @@
+"""Errors as `application/problem+json` (RFC 9457): the only module that knows their HTTP status."""
+
+from __future__ import annotations
+
+import http
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from api.gate import Refused
+from api.schemas import Problem
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+# Input is repeated in messages up to here.
+LONGEST_ECHO = 200
+
+STATUS: dict[str, int] = {
+    "malformed_json": 400,
+    "malformed_multipart": 400,
+    "host_not_allowed": 400,
+    "cross_origin": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "body_too_large": 413,
+    "archive_too_large": 413,
+    "unsupported_type": 415,
+    "validation_failed": 422,
+    "queue_full": 429,
+    "internal": 500,
+    "database_unavailable": 503,
+}
+# Whatever the gate refuses for another reason than size or type cannot be processed.
+REFUSED = 422
+TITLES = {
+    "malformed_json": "The body is not valid JSON",
+    "malformed_multipart": "The form cannot be read",
+    "host_not_allowed": "This host is not served here",
+    "cross_origin": "Another site's page asked for this",
+    "not_found": "There is no such thing",
+    "method_not_allowed": "This method is not allowed here",
+    "body_too_large": "The body is too large",
+    "archive_too_large": "The archive unpacks to too much",
+    "archive_suspicious": "The archive is not as it should be",
+    "unsupported_type": "This kind of content is not taken",
+    "validation_failed": "The request is not as it should be",
+    "queue_full": "Too many jobs are waiting",
+    "internal": "Something broke here",
+    "database_unavailable": "The ledger cannot be reached now",
+    "model_class_not_allowed": "The model holds a class that is not accepted",
+    "model_too_large": "The model is too large",
+    "dataset_object_dtype": "The data set holds something other than numbers",
+    "dataset_shape_mismatch": "The arrays do not fit together",
+    "dataset_incomplete": "The data set lacks an array",
+    "backend_unavailable": "This backend is not installed here",
+    "impossible_budget": "Data and batch size do not fit together",
+    "unknown_optimizer": "There is no such optimizer",
+}
+
+
+class ApiError(Exception):
+    """An error that the caller is told.
+
+    Args:
+        code: Stable identifier, a key of `STATUS` or of the gate's.
+        detail: What came, what is allowed, what to do.
+        errors: Places in the body, each with pointer, code and detail.
+        headers: Further headers of the answer.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        errors: Sequence[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
+
+
+def not_found(what: str, name: str) -> ApiError:
+    """The error for an id that leads nowhere."""
+    return ApiError("not_found", f"There is no {what} {name[:LONGEST_ECHO]!r}.")
+
+
+def error_at(pointer: str, code: str, detail: str) -> ApiError:
+    """An error that one place of the body is to blame for."""
+    return ApiError(code, detail, [{"pointer": pointer, "code": code, "detail": detail}])
+
+
+def too_large() -> ApiError:
+    """The error for a body over its limit."""
+    return ApiError(
+        "body_too_large",
+        "The body is larger than this service takes. JSON may have a mebibyte; data goes to "
+        "POST /v1/datasets as a file, and some thousand examples are enough for probes.",
+    )
+
+
+def problem(request: Request, error: ApiError) -> JSONResponse:
+    """The answer for an error."""
+    status = STATUS.get(error.code, REFUSED)
+    body: dict[str, Any] = {
+        "type": f"/docs#{error.code}",
+        "title": TITLES.get(error.code, http.HTTPStatus(status).phrase),
+        "status": status,
+        "detail": error.detail,
+        "instance": request.url.path,
+        "code": error.code,
+        "request_id": request.scope.get("request_id", ""),
+    }
+    if error.errors:
+        body["errors"] = error.errors
+    return JSONResponse(body, status, error.headers, media_type=MEDIA_TYPE)
+
+
+def from_refusal(refused: Refused) -> ApiError:
+    """What the gate said, as an error of a request."""
+    places = (
+        [{"pointer": refused.pointer, "code": refused.code, "detail": refused.detail}]
+        if refused.pointer
+        else []
+    )
+    return ApiError(refused.code, refused.detail, places)
+
+
+def from_validation(error: RequestValidationError) -> ApiError:
+    """What pydantic said, place by place; input is not repeated."""
+    found = error.errors()
+    if any(one["type"] == "json_invalid" for one in found):
+        reason = found[0].get("ctx", {}).get("error", "")
+        return ApiError("malformed_json", f"The body is not valid JSON: {reason}."[:LONGEST_ECHO])
+    places = [
+        {
+            "pointer": "/" + "/".join(str(part) for part in one["loc"][1:]),
+            "code": one["type"],
+            "detail": one["msg"],
+        }
+        for one in found[:20]
+    ]
+    first = places[0]
+    where = first["pointer"] if first["pointer"] != "/" else "the body"
+    return ApiError("validation_failed", f"{where}: {first['detail']}.", places)
+
+
+def _from_http(error: HTTPException) -> ApiError:
+    codes = {
+        400: "malformed_json",
+        404: "not_found",
+        405: "method_not_allowed",
+        415: "unsupported_type",
+    }
+    code = codes.get(error.status_code, "internal" if error.status_code >= 500 else "not_found")
+    details = {
+        "not_found": "Nothing is served at this path. See /docs.",
+        "malformed_json": "The body cannot be read.",
+    }
+    return ApiError(code, details.get(code, str(error.detail)), headers=error.headers)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application as a problem."""
+
+    @app.exception_handler(ApiError)
+    async def on_api_error(request: Request, error: ApiError) -> JSONResponse:
+        return problem(request, error)
+
+    @app.exception_handler(Refused)
+    async def on_refusal(request: Request, refused: Refused) -> JSONResponse:
+        return problem(request, from_refusal(refused))
+
+    @app.exception_handler(RequestValidationError)
+    async def on_validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        return problem(request, from_validation(error))
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
+        return problem(request, _from_http(error))
+
+    @app.exception_handler(OperationalError)
+    async def on_database(request: Request, error: OperationalError) -> JSONResponse:
+        logger.error("database: %s", error)
+        detail = "The ledger is locked or its disk is full. Nothing was changed; try again."
+        return problem(
+            request, ApiError("database_unavailable", detail, headers={"Retry-After": "2"})
+        )
+
+    @app.exception_handler(Exception)
+    async def on_bug(request: Request, error: Exception) -> JSONResponse:
+        logger.error("request %s", request.url.path, exc_info=error)
+        return problem(request, ApiError("internal", "This is a fault of the service, not yours."))
+
+
+def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """What a route declares of its errors in OpenAPI."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for code in codes:
+        status = STATUS.get(code, REFUSED)
+        known = found.setdefault(
+            status,
+            {
+                "model": Problem,
+                "description": "",
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            },
+        )
+        known["description"] = ", ".join(filter(None, [known["description"], f"`{code}`"]))
+    return found

@@ -1,0 +1,43 @@
+"""The routes, one module per resource: parse, call one function, return.
+
+What they depend on is asynchronous though it waits for nothing: FastAPI would send it to a thread.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.jobs import Jobs
+from api.library import Library
+from api.settings import Settings
+from api.store import Store
+
+
+async def settings(request: Request) -> Settings:
+    """The service's settings."""
+    found: Settings = request.app.state.settings
+    return found
+
+
+async def store(request: Request) -> Store:
+    """The ledger and the folder of files."""
+    found: Store = request.app.state.store
+    return found
+
+
+async def jobs(request: Request) -> Jobs:
+    """The ledger of jobs."""
+    return Jobs(request.app.state.store)
+
+
+async def library(request: Request) -> Library:
+    """What callers have uploaded."""
+    return Library(request.app.state.store)
+
+
+TheSettings = Annotated[Settings, Depends(settings)]
+TheStore = Annotated[Store, Depends(store)]
+TheJobs = Annotated[Jobs, Depends(jobs)]
+TheLibrary = Annotated[Library, Depends(library)]

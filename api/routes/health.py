@@ -1,0 +1,54 @@
+"""Whether the service is well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.routes import TheJobs, TheStore
+from api.schemas import Alive, Ready
+from api.store import Store
+from recommender.knowledge import published
+
+router = APIRouter(tags=["health"])
+LEAST_FREE = 0.02
+
+
+@router.get("/livez", response_model=Alive, summary="Whether the process answers")
+async def livez() -> dict[str, Any]:
+    """It does."""
+    return {"status": "alive"}
+
+
+@router.get(
+    "/readyz",
+    response_model=Ready,
+    summary="Whether requests can be served",
+    responses={503: {"model": Ready, "description": "They cannot."}},
+)
+def readyz(response: Response, store: TheStore, jobs: TheJobs) -> dict[str, Any]:
+    """The ledger takes writes, the catalogue is there, the disk has room; workers are reported."""
+    checks = {
+        "ledger": _ledger(store),
+        "catalog": "ok" if published()["optimizers"] else "empty",
+        "disk": "ok" if store.free_share() > LEAST_FREE else "nearly full",
+    }
+    ready = all(found == "ok" for found in checks.values())
+    # No worker is no reason to send requests elsewhere: jobs wait for one.
+    if checks["ledger"] == "ok":
+        checks["workers"] = str(jobs.workers_alive())
+    if not ready:
+        response.status_code = 503
+    return {"status": "ready" if ready else "not_ready", "checks": checks}
+
+
+def _ledger(store: Store) -> str:
+    try:
+        with store.write() as connection:
+            connection.execute(text("SELECT 1"))
+    except SQLAlchemyError as error:
+        return type(error).__name__
+    return "ok"

@@ -1,0 +1,224 @@
+"""Probes as jobs: asked for, watched, cancelled."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Response
+from sqlalchemy import Row
+from sse_starlette import EventSourceResponse
+
+from api import present
+from api.errors import ApiError, not_found, responses
+from api.jobs import ENDED, Jobs, QueueFull
+from api.library import Library
+from api.resolve import resolve
+from api.routes import TheJobs, TheLibrary, TheSettings
+from api.schemas import (
+    Events,
+    Recommendation,
+    RecommendationId,
+    RecommendationRequest,
+    Recommendations,
+    Trials,
+)
+from api.settings import Settings
+from api.stream import finished, follow
+
+router = APIRouter(prefix="/v1/recommendations", tags=["recommendations"])
+Id = Annotated[RecommendationId, Path(alias="recommendation_id")]
+# Seconds after which asking again is worth it.
+RETRY_AFTER = "2"
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=Recommendation,
+    summary="Measure which optimizer to take",
+    responses=responses(
+        "malformed_json", "not_found", "body_too_large", "validation_failed", "queue_full"
+    ),
+)
+def create_recommendation(
+    asked: RecommendationRequest,
+    response: Response,
+    jobs: TheJobs,
+    library: TheLibrary,
+    settings: TheSettings,
+) -> dict[str, Any]:
+    """Short probe trainings of the model on the data; the instant answer is there already."""
+    row = start(asked, jobs, library, settings)
+    response.headers["Location"] = f"/v1/recommendations/{row.id}"
+    response.headers["Retry-After"] = RETRY_AFTER
+    return present.recommendation(row)
+
+
+def start(
+    asked: RecommendationRequest, jobs: Jobs, library: Library, settings: Settings
+) -> Row[Any]:
+    """Put a request into the queue.
+
+    Raises:
+        ApiError: It cannot be answered, or the queue is full.
+        Refused: A model's config is not let in.
+    """
+    resolved = resolve(asked, library)
+    try:
+        job = jobs.create(
+            asked.model_dump(),
+            resolved.spec(asked),
+            asked.training.backend or settings.backend,
+            resolved.advice(),
+        )
+    except QueueFull:
+        raise ApiError(
+            "queue_full",
+            f"{settings.max_queued} jobs are waiting, and no more may. Ask again in a minute.",
+            headers={"Retry-After": "60"},
+        ) from None
+    return found(jobs, job)
+
+
+def found(jobs: Jobs, job: str) -> Row[Any]:
+    """A job's row.
+
+    Raises:
+        ApiError: There is none.
+    """
+    row = jobs.get(job)
+    if row is None:
+        raise not_found("recommendation", job)
+    return row
+
+
+@router.get(
+    "",
+    response_model=Recommendations,
+    summary="List jobs",
+    responses=responses("validation_failed"),
+)
+def list_recommendations(
+    jobs: TheJobs,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: Annotated[RecommendationId | None, Query(description="`next` of the last page.")] = None,
+) -> dict[str, Any]:
+    """The newest first."""
+    rows = jobs.newest(limit + 1, after)
+    page = rows[:limit]
+    more = len(rows) > limit
+    return {
+        "data": [present.recommendation(row) for row in page],
+        "next": page[-1].id if more else None,
+        "has_more": more,
+    }
+
+
+@router.get(
+    "/{recommendation_id}",
+    response_model=Recommendation,
+    summary="Show a job",
+    responses={304: {"description": "Unchanged."}, **responses("not_found", "validation_failed")},
+)
+def get_recommendation(
+    job: Id,
+    response: Response,
+    jobs: TheJobs,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Any:
+    """The job as it stands; `result` is there once it has succeeded."""
+    row = found(jobs, job)
+    tag = f'"{row.version}"'
+    if if_none_match == tag:
+        return Response(status_code=304, headers={"ETag": tag})
+    response.headers["ETag"] = tag
+    if row.status not in ENDED:
+        response.headers["Retry-After"] = RETRY_AFTER
+    return present.recommendation(row)
+
+
+@router.get(
+    "/{recommendation_id}/trials",
+    response_model=Trials,
+    summary="Show a job's probes",
+    responses=responses("not_found", "validation_failed"),
+)
+def list_trials(
+    job: Id,
+    jobs: TheJobs,
+    curve: Annotated[bool, Query(description="Whether to give the loss curves.")] = False,
+) -> dict[str, Any]:
+    """One entry per candidate, in order of prior."""
+    found(jobs, job)
+    return {"data": [present.trial(one, curve=curve) for one in jobs.trials(job)]}
+
+
+@router.get(
+    "/{recommendation_id}/events",
+    response_model=Events,
+    summary="Read a job's log",
+    responses=responses("not_found", "validation_failed"),
+)
+def list_events(
+    job: Id,
+    jobs: TheJobs,
+    after: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+) -> dict[str, Any]:
+    """What the stream is made of, as plain JSON."""
+    found(jobs, job)
+    rows = jobs.events(job, after, limit + 1)
+    page = rows[:limit]
+    return {
+        "data": [present.event(row) for row in page],
+        "next": page[-1].seq if page else after,
+        "has_more": len(rows) > limit,
+    }
+
+
+@router.get(
+    "/{recommendation_id}/stream",
+    summary="Follow a job",
+    response_class=EventSourceResponse,
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        204: {"description": "The job has ended and you have every event."},
+        **responses("not_found", "validation_failed"),
+    },
+)
+def stream_events(
+    job: Id,
+    jobs: TheJobs,
+    settings: TheSettings,
+    after: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    last_event_id: Annotated[int | None, Header(ge=0, le=2**31)] = None,
+) -> Response:
+    """Server-sent events; `Last-Event-ID` (or `after`) resumes behind that event, without a gap."""
+    row = found(jobs, job)
+    last = after if last_event_id is None else last_event_id
+    if finished(row, last):
+        return Response(status_code=204)
+    return EventSourceResponse(
+        follow(jobs, job, last, settings.poll_seconds),
+        ping=settings.ping_seconds,
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+@router.post(
+    "/{recommendation_id}/cancel",
+    status_code=202,
+    response_model=Recommendation,
+    summary="Cancel a job",
+    responses={
+        200: {"description": "It had ended already; nothing changed.", "model": Recommendation},
+        **responses("not_found", "validation_failed"),
+    },
+)
+def cancel_recommendation(job: Id, response: Response, jobs: TheJobs) -> dict[str, Any]:
+    """At once where it waits, within seconds where it runs; what was measured stays."""
+    ended = found(jobs, job).status in ENDED
+    jobs.cancel(job)
+    if ended:
+        response.status_code = 200
+    return present.recommendation(found(jobs, job))

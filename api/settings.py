@@ -1,0 +1,72 @@
+"""Settings of the service, from the environment: `KGO_DATA_DIR`, `KGO_MAX_QUEUED` and so on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "KGO_"
+Backend = Literal["jax", "tensorflow", "torch"]
+
+
+def default_backend() -> Backend:
+    """The backend that Keras is told to take in this environment, else the fastest for probes."""
+    named = os.environ.get("KERAS_BACKEND", "")
+    return cast("Backend", named) if named in get_args(Backend) else "jax"
+
+
+class Settings(BaseSettings):
+    """Every limit of the service; each may be set as `KGO_<NAME>`.
+
+    Attributes:
+        data_dir: Folder of the database and of uploads; made if missing, on a local disk.
+        backend: Keras backend of probes where a request names none.
+        slots: Probes at a time.
+        probe_memory_mb: Resident memory of one probe, in MiB.
+        probe_grace_seconds: Seconds beyond `max_seconds`, for importing and compiling.
+        lease_seconds: A worker that is silent for so long is taken for dead.
+        poll_seconds: Between two looks at the database, by workers and by streams.
+        attempts: How often a job is begun before it is given up.
+        max_queued: Jobs that may wait.
+        max_json_bytes: Largest JSON body.
+        max_upload_bytes: Largest upload.
+        ping_seconds: Between two signs of life on a silent stream.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    data_dir: Path = Field(default_factory=lambda: Path.home() / ".gradopt")
+    backend: Backend = Field(default_factory=default_backend)
+    slots: int = Field(default=1, ge=1, le=64)
+    probe_memory_mb: int = Field(default=4096, ge=256)
+    probe_grace_seconds: float = Field(default=60.0, ge=0)
+    lease_seconds: float = Field(default=15.0, gt=0)
+    poll_seconds: float = Field(default=0.25, gt=0, le=5)
+    attempts: int = Field(default=3, ge=1)
+    max_queued: int = Field(default=100, ge=1)
+    max_json_bytes: int = Field(default=2**20, ge=1024)
+    max_upload_bytes: int = Field(default=256 * 2**20, ge=1024)
+    ping_seconds: float = Field(default=15.0, gt=0)
+
+    @property
+    def database_url(self) -> str:
+        """Where the ledger is."""
+        return f"sqlite:///{self.data_dir / 'ledger.sqlite3'}"
+
+    @property
+    def blobs(self) -> Path:
+        """Where uploaded data sets are kept, by their SHA-256."""
+        return self.data_dir / "blobs"
+
+    @property
+    def scratch(self) -> Path:
+        """Where probes and uploads have their temporary files."""
+        return self.data_dir / "scratch"
+
+    def to_environment(self) -> dict[str, str]:
+        """The environment variables that give another process the same settings."""
+        return {f"{PREFIX}{k.upper()}": str(v) for k, v in self.model_dump().items()}

@@ -1,0 +1,262 @@
+"""The ledger: guarded transitions, fences, dense numbers, and what a dead worker leaves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from api import store as tables
+from api.jobs import Claim, Jobs, Notes, QueueFull
+from api.settings import Settings
+from api.store import Store, new_id
+
+pytestmark = pytest.mark.backend_free
+
+LEASE = 0.2
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(Settings(data_dir=tmp_path, lease_seconds=LEASE, max_queued=5, attempts=2))
+    made.migrate()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def jobs(store: Store) -> Jobs:
+    return Jobs(store)
+
+
+def create(jobs: Jobs) -> str:
+    return jobs.create({"label": None}, {"max_seconds": 10}, "jax", {"answer": 1})
+
+
+def claimed(jobs: Jobs, worker: str = "w1") -> Claim:
+    claim = jobs.claim(worker)
+    assert claim is not None
+    return claim
+
+
+def told(jobs: Jobs, job: str) -> list[tuple[int, str, Any]]:
+    return [(e.seq, e.type, e.data.get("status")) for e in jobs.events(job, 0, 1000)]
+
+
+def status(jobs: Jobs, job: str) -> str:
+    row = jobs.get(job)
+    assert row is not None
+    return str(row.status)
+
+
+def test_ids_sort_by_time_and_never_meet() -> None:
+    made = []
+    for _ in range(50):
+        made.append(new_id("rec"))
+        time.sleep(0.0011)
+    assert made == sorted(made)
+    assert len({new_id("rec") for _ in range(10_000)}) == 10_000
+
+
+def test_a_job_is_done_once(jobs: Jobs) -> None:
+    job = create(jobs)
+    claim = claimed(jobs)
+    assert (claim.id, claim.attempt) == (job, 1)
+    assert jobs.claim("w2") is None
+    jobs.finish(claim, "succeeded", result={"found": 1}, usage={"cpu_seconds": 2.0})
+    jobs.finish(claim, "failed", reason=("internal", "too late"))
+    row = jobs.get(job)
+    assert row is not None
+    assert (row.status, row.result, row.reason_code) == ("succeeded", {"found": 1}, None)
+    assert told(jobs, job) == [
+        (1, "status", "queued"),
+        (2, "status", "running"),
+        (3, "status", "succeeded"),
+        (4, "done", "succeeded"),
+    ]
+
+
+def test_jobs_are_taken_in_the_order_they_came(jobs: Jobs) -> None:
+    made = [create(jobs) for _ in range(4)]
+    assert [claimed(jobs).id for _ in made] == made
+
+
+def test_no_more_wait_than_may(jobs: Jobs) -> None:
+    for _ in range(5):
+        create(jobs)
+    with pytest.raises(QueueFull):
+        create(jobs)
+    claimed(jobs)
+    create(jobs)
+
+
+def test_two_workers_never_take_the_same_job(store: Store) -> None:
+    made = {create(Jobs(store)) for _ in range(5)}
+    taken: list[str] = []
+
+    def take(worker: str) -> None:
+        own = Store(store.settings)
+        while claim := Jobs(own).claim(worker):
+            taken.append(claim.id)
+        own.close()
+
+    threads = [threading.Thread(target=take, args=(f"w{i}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == sorted(made)
+
+
+def test_what_a_dead_worker_held_goes_back_and_its_fence_no_longer_counts(jobs: Jobs) -> None:
+    job = create(jobs)
+    zombie = claimed(jobs)
+    jobs.note(zombie, Notes(trials={0: {"status": "running"}}, events=[("log", {"text": "a"})]))
+    jobs.reap()
+    assert status(jobs, job) == "running", "its lease still holds"
+    time.sleep(1.5 * LEASE)
+    jobs.reap()
+    assert status(jobs, job) == "queued"
+    assert jobs.asked_to_stop(zombie)
+    jobs.note(zombie, Notes(events=[("log", {"text": "from the grave"})]))
+    jobs.finish(zombie, "succeeded", result={})
+    assert status(jobs, job) == "queued"
+    second = claimed(jobs, "w2")
+    assert (second.attempt, second.fence) == (2, zombie.fence + 2)
+    assert jobs.trials(job) == []
+    jobs.note(zombie, Notes(events=[("log", {"text": "from the grave"})]))
+    jobs.finish(second, "succeeded", result={"by": 2})
+    row = jobs.get(job)
+    assert row is not None
+    assert row.result == {"by": 2}
+    texts = [e.data.get("text") for e in jobs.events(job, 0, 100)]
+    assert "from the grave" not in texts
+    numbers = [seq for seq, *_ in told(jobs, job)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_sign_of_life_keeps_a_lease(jobs: Jobs) -> None:
+    job = create(jobs)
+    claimed(jobs, "alive")
+    for _ in range(4):
+        time.sleep(LEASE / 2)
+        jobs.beat("alive")
+        jobs.reap()
+    assert status(jobs, job) == "running"
+    assert jobs.workers_alive() == 1
+
+
+def test_a_job_that_loses_its_worker_too_often_fails(jobs: Jobs) -> None:
+    job = create(jobs)
+    for attempt in (1, 2):
+        assert claimed(jobs).attempt == attempt
+        time.sleep(1.5 * LEASE)
+        jobs.reap()
+    row = jobs.get(job)
+    assert row is not None
+    assert (row.status, row.reason_code) == ("failed", "worker_lost")
+    assert "2 times" in row.reason_detail
+    assert told(jobs, job)[-1][1] == "done"
+
+
+def test_a_cancelled_job_stays_cancelled(jobs: Jobs) -> None:
+    waiting = create(jobs)
+    jobs.cancel(waiting)
+    assert status(jobs, waiting) == "cancelled"
+    assert jobs.claim("w") is None
+    running = create(jobs)
+    claim = claimed(jobs)
+    jobs.cancel(running)
+    assert status(jobs, running) == "cancelling"
+    assert jobs.asked_to_stop(claim)
+    jobs.note(claim, Notes(events=[("log", {"text": "late"})]))
+    # Its result came too late: who asked first wins.
+    jobs.finish(claim, "succeeded", result={"found": 1})
+    row = jobs.get(running)
+    assert row is not None
+    assert (row.status, row.result, row.reason_code) == ("cancelled", None, "cancelled")
+    before = told(jobs, running)
+    jobs.cancel(running)
+    assert told(jobs, running) == before
+
+
+def test_a_job_that_is_cancelled_while_its_worker_is_dead_ends(jobs: Jobs) -> None:
+    job = create(jobs)
+    claimed(jobs)
+    jobs.cancel(job)
+    time.sleep(1.5 * LEASE)
+    jobs.reap()
+    assert status(jobs, job) == "cancelled"
+
+
+def test_what_a_stopping_worker_holds_waits_for_the_next_one(jobs: Jobs) -> None:
+    job = create(jobs)
+    claimed(jobs, "w1")
+    jobs.give_back("w1")
+    assert status(jobs, job) == "queued"
+    assert claimed(jobs, "w2").attempt == 1, "stopping in order is no attempt"
+
+
+def test_trials_are_closed_with_their_job(jobs: Jobs) -> None:
+    job = create(jobs)
+    claim = claimed(jobs)
+    states = {0: "completed", 1: "running", 2: "waiting"}
+    jobs.note(claim, Notes(trials={i: {"status": s} for i, s in states.items()}))
+    jobs.finish(claim, "failed", reason=("probe_died", "x"))
+    assert [t["status"] for t in jobs.trials(job)] == ["completed", "failed", "failed"]
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses(store: Store) -> None:
+    with store.read() as connection:
+        inspector = sa.inspect(connection)
+        for table in tables.metadata.tables.values():
+            made = {c["name"]: c for c in inspector.get_columns(table.name)}
+            assert set(made) == {c.name for c in table.columns}
+            for column in table.columns:
+                assert made[column.name]["nullable"] == column.nullable, column
+            keys = inspector.get_pk_constraint(table.name)["constrained_columns"]
+            assert keys == [c.name for c in table.primary_key.columns]
+    store.migrate()  # a second time is none
+
+
+def test_what_is_written_survives_a_kill(tmp_path: Path) -> None:
+    """A process that writes and is killed at once has written all or nothing."""
+    import os
+    import signal
+    import subprocess
+    import sys
+
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from api.jobs import Jobs\n"
+        "from api.settings import Settings\n"
+        "from api.store import Store\n"
+        "store = Store(Settings(data_dir=Path(sys.argv[1]), max_queued=100000))\n"
+        "store.migrate()\n"
+        "while True:\n"
+        "    print(Jobs(store).create({}, {}, 'jax', {}), flush=True)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert running.stdout is not None
+    accepted = [running.stdout.readline().strip() for _ in range(30)]
+    os.kill(running.pid, signal.SIGKILL)
+    accepted += running.stdout.read().split()
+    running.wait()
+    running.stdout.close()
+    store = Store(Settings(data_dir=tmp_path))
+    ledger = Jobs(store)
+    for job in accepted:
+        assert told(ledger, job) == [(1, "status", "queued")]
+    rows = ledger.newest(100_000, None)
+    assert len(accepted) <= len(rows) <= len(accepted) + 1
+    assert all(len(told(ledger, row.id)) == 1 for row in rows)
+    store.close()

@@ -1,0 +1,331 @@
+"""The page in a real browser: asked as a person would, watched, cancelled, and in every width."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.api.server import (
+    DIGITS,
+    ENDLESS,
+    Server,
+    layer,
+    network,
+    npz,
+    regression,
+    until,
+)
+
+pytestmark = pytest.mark.backend_free
+
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-first-run",
+]  # fmt: skip
+# A job ends within this on a loaded machine, in milliseconds.
+PATIENCE = 180_000
+WIDTHS = (360, 768, 1200)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI has to test the page: .ci/run installs chromium")
+        pytest.skip("needs a browser: apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+Opened = Callable[..., Any]
+
+
+@pytest.fixture
+def opened(browser: Any, server: Server) -> Iterator[Opened]:
+    """Opens pages, and at the end asks that none of them complained."""
+    contexts, complaints = [], []
+
+    def open_(path: str = "/", **options: Any) -> Any:
+        context = browser.new_context(base_url=str(server.http.base_url), **options)
+        context.set_default_timeout(30_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(f"{path}: {error}"))
+        page.on("console", lambda m: m.type == "error" and complaints.append(f"{path}: {m.text}"))
+        page.goto(path)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    # The browser mentions refusals and broken connections, which are answers; nothing else may be.
+    fine = r"status of (404|415|422|413)|net::ERR_(INCOMPLETE|CONNECTION|EMPTY)"
+    rest = [text for text in complaints if not re.search(fine, text)]
+    assert not rest, "scripts failed, or the content security policy was broken"
+
+
+def state(page: Any) -> str:
+    return str(page.locator("html").get_attribute("data-state"))
+
+
+def wait_for(page: Any, wanted: str) -> None:
+    # Not wait_for_function: it evaluates text in the page, which the security policy forbids.
+    page.wait_for_selector(f"html[data-state={wanted}]", state="attached", timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def finished(server: Server) -> Any:
+    path = server.ask({**DIGITS, "label": "<i>finished</i> & so on"})
+    return server.ended(path)
+
+
+def test_the_instant_answer_follows_the_form(opened: Opened) -> None:
+    page = opened()
+    answer = page.locator("#answer")
+    answer.get_by_text("stable_steps=4620").wait_for()
+    page.get_by_label("Epochs").fill("20")
+    answer.get_by_text("stable_steps=660").wait_for()
+    page.get_by_label("Epochs").fill("nought")
+    page.get_by_text(re.compile("whole number", re.IGNORECASE)).first.wait_for()
+    assert answer.is_hidden(), "an answer to another form may not stand there"
+    page.get_by_label("Epochs").fill("20")
+    answer.get_by_text("stable_steps=660").wait_for()
+    page.get_by_label("I describe it").check()
+    page.get_by_label("Shape of one input").fill("30")
+    page.get_by_label("Training examples").fill("3200")
+    answer.get_by_text("stable_steps=1500").wait_for()
+
+
+def test_a_sample_is_measured_before_one_s_eyes(opened: Opened, server: Server) -> None:
+    page = opened(permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Measure on my data").click()
+    page.wait_for_url("**/recommendations/rec_*")
+    job = page.url.rpartition("/")[2]
+    page.get_by_text("Instant answer, before measuring").wait_for()
+    seen = set()
+
+    def watched_to_the_end() -> bool:
+        seen.add(page.evaluate("window.gradopt?.points() ?? 0"))
+        return state(page) == "succeeded"
+
+    until(watched_to_the_end, "the job succeeds", PATIENCE / 1000)
+    result = server.get(f"/v1/recommendations/{job}")["result"]
+    trials = server.get(f"/v1/recommendations/{job}/trials", params={"curve": True})["data"]
+    held = sum(len(t["loss_curve"]) + len(t["val_curve"]) for t in trials)
+    until(lambda: page.evaluate("window.gradopt.points()") == held, "every point is drawn")
+    assert len(seen) > 1, "the curves grew while one looked"
+    measured = page.locator("#measured")
+    assert result["recommended"]["label"] in measured.inner_text()
+    for reason in result["decision"]["reasons"]:
+        assert reason in measured.inner_text()
+    assert "What measuring changed" in measured.inner_text()
+    measured.get_by_role("button", name=re.compile("copy", re.IGNORECASE)).click()
+    until(
+        lambda: (
+            page.evaluate("navigator.clipboard.readText()").strip()
+            == result["recommended"]["code"].strip()
+        ),
+        "the code is on the clipboard",
+    )
+    rows = page.locator("#table tbody tr")
+    assert rows.count() == len(trials)
+    assert page.locator("#chart .scatterlayer .trace").count() >= len(trials)
+
+
+def test_the_page_of_an_ended_job_shows_the_same_without_its_events(
+    opened: Opened, finished: Any
+) -> None:
+    page = opened(f"/recommendations/{finished['id']}")
+    wait_for(page, "succeeded")
+    assert page.get_by_role("heading", level=1).inner_text() == "<i>finished</i> & so on"
+    assert finished["result"]["recommended"]["label"] in page.locator("#measured").inner_text()
+    until(lambda: page.locator("#chart .trace").count(), "the chart is drawn")
+    page.get_by_text("Log", exact=True).click()
+    page.get_by_text("reading model and data").wait_for()
+
+
+def test_own_files_are_read_at_once_and_measured(
+    opened: Opened, server: Server, tmp_path: Path
+) -> None:
+    import json
+
+    page = opened()
+    page.get_by_label("My files").check()
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps(network(layer("Lambda", function="f"))))
+    page.get_by_label("Model", exact=True).set_input_files(bad)
+    page.get_by_text(re.compile("Lambda")).first.wait_for()
+    good = tmp_path / "net.json"
+    net = network(layer("Dense", units=8, activation="tanh"), layer("Dense", units=1))
+    good.write_text(json.dumps(net))
+    page.get_by_label("Model", exact=True).set_input_files(good)
+    page.get_by_text(re.compile("Dense")).first.wait_for()
+    data = tmp_path / "data.npz"
+    data.write_bytes(npz(**regression()))
+    page.get_by_label("Data", exact=True).set_input_files(data)
+    page.get_by_text(re.compile("400 rows")).first.wait_for()
+    page.get_by_label("Epochs").fill("30")
+    page.locator("#answer").get_by_text("stable_steps=225").wait_for()
+    page.get_by_role("button", name="Measure on my data").click()
+    page.wait_for_url("**/recommendations/rec_*")
+    wait_for(page, "succeeded")
+    job = server.get(f"/v1/recommendations/{page.url.rpartition('/')[2]}")
+    assert job["result"]["evidence"]["description"]["parameters"] == 4 * 8 + 8 + 9
+
+
+def test_a_running_job_is_cancelled_from_its_page(opened: Opened, server: Server) -> None:
+    path = server.ask(ENDLESS)
+    page = opened(path.removeprefix("/v1"))
+    until(lambda: page.evaluate("window.gradopt?.points()"), "curves", PATIENCE / 1000)
+    page.get_by_role("button", name="Cancel").click()
+    wait_for(page, "cancelled")
+    assert server.get(path)["status"] == "cancelled"
+    assert page.get_by_role("button", name="Cancel").is_hidden()
+    assert page.evaluate("window.gradopt.points()") > 0, "what was measured stays"
+
+
+def test_a_web_process_killed_under_the_page_leaves_no_hole_in_the_curves(
+    opened: Opened, server: Server
+) -> None:
+    path = server.ask(DIGITS)
+    page = opened(path.removeprefix("/v1"))
+    wait_for(page, "running")
+    server.kill("web")
+    wait_for(page, "succeeded")
+    trials = server.get(f"{path}/trials", params={"curve": True})["data"]
+    held = sum(len(t["loss_curve"]) + len(t["val_curve"]) for t in trials)
+    until(lambda: page.evaluate("window.gradopt.points()") == held, "every point is drawn")
+    assert page.locator("#connection").is_hidden(), "the banner goes when the stream is back"
+
+
+def test_a_job_that_fails_says_what_to_do(opened: Opened, server: Server) -> None:
+    arrays = regression()
+    arrays["x"][0, 0] = float("inf")
+    data = server.post("/v1/datasets", files={"file": ("d.npz", npz(**arrays))}).json()["id"]
+    model = {"kind": "keras_config", "config": network(layer("Dense", units=1))}
+    path = server.ask({"model": model, "data": {"kind": "ref", "id": data}})
+    page = opened(path.removeprefix("/v1"))
+    wait_for(page, "failed")
+    said = page.locator("#reason").inner_text()
+    assert "infinite" in said
+    assert "Fill them" in said
+
+
+# --- without scripts ---
+
+
+def test_without_scripts_the_form_leads_to_the_result(opened: Opened, server: Server) -> None:
+    page = opened(java_script_enabled=False)
+    page.get_by_role("button", name="Instant answer").click()
+    page.get_by_text("stable_steps=4620").wait_for()
+    page.get_by_label("Epochs").fill("many")
+    page.get_by_role("button", name="Measure on my data").click()
+    page.get_by_text(re.compile("whole number is expected")).first.wait_for()
+    assert page.get_by_label("Epochs").input_value() == "many", "the form is not lost"
+    page.get_by_label("Epochs").fill("140")
+    page.get_by_role("button", name="Measure on my data").click()
+    page.wait_for_url("**/recommendations/rec_*")
+    # The page loads itself again every few seconds until the job has ended.
+    page.get_by_role("heading", name="Measured answer").wait_for(timeout=PATIENCE)
+    job = server.get(f"/v1/recommendations/{page.url.rpartition('/')[2]}")
+    assert job["result"]["recommended"]["label"] in page.locator("#measured").inner_text()
+
+
+def test_without_scripts_files_are_uploaded_with_the_form(
+    opened: Opened, server: Server, tmp_path: Path
+) -> None:
+    import json
+
+    (tmp_path / "net.json").write_text(json.dumps(network(layer("Dense", units=1))))
+    (tmp_path / "data.npz").write_bytes(npz(**regression()))
+    page = opened(java_script_enabled=False)
+    page.get_by_label("My files").check()
+    page.get_by_label("Model", exact=True).set_input_files(tmp_path / "net.json")
+    page.get_by_label("Data", exact=True).set_input_files(tmp_path / "data.npz")
+    page.get_by_role("button", name="Measure on my data").click()
+    page.wait_for_url("**/recommendations/rec_*")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text(re.compile("cancel", re.IGNORECASE)).first.wait_for()
+    until(
+        lambda: (
+            server.get(f"/v1/recommendations/{page.url.rpartition('/')[2]}")["status"]
+            in ("cancelled", "succeeded")
+        ),
+        "it ends",
+    )
+
+
+# --- how it looks ---
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_is_wider_than_its_window(
+    width: int, scheme: str, opened: Opened, finished: Any
+) -> None:
+    size = {"width": width, "height": 800}
+    for path in (
+        "/",
+        "/catalog",
+        "/docs",
+        f"/recommendations/{finished['id']}",
+        "/recommendations/x",
+    ):
+        page = opened(path, viewport=size, color_scheme=scheme)
+        page.wait_for_load_state("networkidle")
+        wider = page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        assert wider <= 0, f"{path} is {wider} px wider than {width} px"
+        ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        level = sum(int(n) for n in re.findall(r"\d+", ground)[:3]) / 3
+        assert (level < 128) == (scheme == "dark"), ground
+
+
+def test_every_control_has_a_name_and_can_be_reached_by_keyboard(opened: Opened) -> None:
+    page = opened()
+    page.locator("#answer").get_by_text("stable_steps").wait_for()
+    unnamed = page.evaluate(
+        """[...document.querySelectorAll('input:not([type=hidden]), select, button, textarea')]
+        .filter(e => e.checkVisibility() && !(e.labels?.length || e.textContent.trim()
+          || e.getAttribute('aria-label'))).map(e => e.outerHTML)"""
+    )
+    assert unnamed == []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent.trim()") == "Measure on my data":
+            break
+    else:
+        pytest.fail("the button is not reached with the Tab key")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/recommendations/rec_*")
+
+
+def test_the_catalogue_is_searched(opened: Opened) -> None:
+    page = opened("/catalog")
+    every = page.locator("details:visible").count()
+    page.get_by_role("searchbox").fill("kingma")
+    until(lambda: 0 < page.locator("details:visible").count() < every, "the list gets shorter")
+
+
+def test_the_page_loads_nothing_from_elsewhere(opened: Opened, finished: Any) -> None:
+    asked: list[str] = []
+    page = opened("/")
+    page.on("request", lambda request: asked.append(request.url))
+    for path in ("/", "/catalog", "/docs", f"/recommendations/{finished['id']}"):
+        page.goto(path)
+        page.wait_for_load_state("networkidle")
+    own = page.evaluate("location.origin")
+    assert len(asked) > 10
+    assert not [url for url in asked if not url.startswith((own, "data:", "blob:"))]
