@@ -1,0 +1,76 @@
+// Draws the loss curves with plotly; colours come from the style sheet, so they follow dark mode.
+
+import { byId } from "/static/dom.js";
+
+const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "8px,2px", "2px,6px"];
+const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+
+/** Draw all trials; nothing happens before plotly is loaded. Returns how many points were drawn. */
+export function draw(trials) {
+  if (!window.Plotly) return 0;
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const traces = trials.flatMap((one) => tracesOf(one, colour(`--series-${one.index % 8}`)));
+  const values = traces.flatMap((trace) => trace.y);
+  const axis = { gridcolor: colour("--line"), linecolor: colour("--quiet"), zeroline: false, automargin: true };
+  // On a narrow screen the table below, which has the same lines and dashes, is the legend.
+  const wide = byId("chart").clientWidth > 560;
+  window.Plotly.react(
+    byId("chart"),
+    traces,
+    {
+      height: wide ? 460 : 340,
+      margin: { l: 8, r: 8, t: 34, b: 8 },
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: colour("--text"), family: "system-ui, sans-serif", size: 13 },
+      hoverlabel: { bgcolor: colour("--raised"), font: { color: colour("--text") } },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--quiet"), activecolor: colour("--accent") },
+      showlegend: wide,
+      legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, xanchor: "left" },
+      xaxis: { ...axis, title: { text: "steps" }, rangemode: "tozero" },
+      yaxis: { ...axis, title: { text: "loss" }, ...scale(values) },
+      uirevision: "kept", // zoom and hidden lines survive an update
+    },
+    CONFIG,
+  );
+  return values.length;
+}
+
+function tracesOf({ index, label, status, losses, judged }, color) {
+  const finite = (points) => points.filter(([, y]) => y !== null);
+  const along = finite(losses);
+  const shared = { legendgroup: label, hovertemplate: "%{y:.4g} at step %{x}" };
+  const traces = [];
+  if (along.length) {
+    traces.push({
+      ...shared, ...xy(along), mode: "lines", name: status === "diverged" ? `${label} (diverged)` : label,
+      line: { color, width: 2, dash: DASHES[index % DASHES.length] },
+    });
+  }
+  const after = finite(judged);
+  if (after.length) {
+    traces.push({
+      ...shared, ...xy(after), mode: "markers", name: `${label}, validation`, showlegend: !along.length,
+      marker: { color, size: 11, symbol: "diamond", line: { color: "rgba(128,128,128,.9)", width: 1 } },
+    });
+  }
+  if (status === "diverged" && along.length) {
+    traces.push({
+      ...shared, ...xy([along.at(-1)]), mode: "markers", name: `${label}, diverged after this`, showlegend: false,
+      marker: { color, size: 13, symbol: "x-thin", line: { color, width: 3 } },
+    });
+  }
+  return traces;
+}
+
+// Some losses, such as cosine similarity, are negative: they have no logarithm.
+function scale(values) {
+  const least = values.reduce((one, other) => Math.min(one, other), Infinity);
+  const most = values.reduce((one, other) => Math.max(one, other), 0);
+  if (!(least > 0)) return { type: "linear" };
+  const decades = Math.log10(most / least);
+  // Ticks at 1, 2 and 5 of each decade; plotly's own choice is better below one decade and above three.
+  return { type: "log", tickformat: "~g", dtick: decades > 1 && decades < 3 ? "D2" : undefined };
+}
+
+const xy = (points) => ({ x: points.map(([x]) => x), y: points.map(([, y]) => y) });

@@ -1,0 +1,19 @@
+// Copy buttons: `data-copy` names the element whose text they take. Without scripts they stay hidden.
+
+for (const button of document.querySelectorAll("button[data-copy]")) button.hidden = false;
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-copy]");
+  if (!button) return;
+  const source = document.getElementById(button.dataset.copy);
+  const label = (button.dataset.label ??= button.textContent);
+  try {
+    await navigator.clipboard.writeText(source.textContent);
+    button.textContent = "Copied";
+  } catch {
+    // No clipboard over plain HTTP or without permission: select it, so that the keyboard can.
+    getSelection().selectAllChildren(source);
+    button.textContent = "Selected: press Ctrl+C or ⌘C";
+  }
+  setTimeout(() => (button.textContent = label), 3000);
+});
