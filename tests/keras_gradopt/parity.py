@@ -174,8 +174,8 @@ def page(results: dict[str, dict[str, float]]) -> str:
         "# Parity",
         "",
         f"Largest deviation from another implementation over {STEPS} steps in float32.",
-        "The problem has a matrix, a vector, a convolution kernel and an embedding table; "
-        + "deviations are relative to the tensor's largest entry.",
+        "The problem: a matrix, a vector, a convolution kernel and an embedding table.",
+        "Deviations are relative to the tensor's largest entry.",
         "Made by `python -m tests.keras_gradopt.parity`; the tests hold every row to its bound.",
         "",
         f"| method | follows | {' | '.join(BACKENDS)} | bound |",
