@@ -67,6 +67,8 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
     elementwise: ClassVar[bool] = False
     # True for rules that apply weight decay inside `update`, from `h.weight_decay`.
     decays_weights: ClassVar[bool] = False
+    # True for rules that find their own step size, where the rate is a factor of it, usually 1.
+    finds_its_rate: ClassVar[bool] = False
     # Gradients of the loss that one step evaluates, the one Keras hands over included.
     gradient_evaluations_per_step: ClassVar[float] = 1.0
     ranges: ClassVar[dict[str, Range]] = {

@@ -57,6 +57,7 @@ class Prodigy(Optimizer):
 
     elementwise = True
     decays_weights = True
+    finds_its_rate = True
     ranges: ClassVar[dict[str, Range]] = {
         "beta_1": DECAY_RATE,
         "beta_2": DECAY_RATE,
