@@ -20,6 +20,7 @@ from keras_gradopt.arguments import (
 )
 from keras_gradopt.ranges import LEARNING_RATE, NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
+from keras_gradopt.tensors import HALF_DROPS, split_half
 from keras_gradopt.transforms import Transform
 from keras_gradopt.transforms.clip_by_global_norm import ClipByGlobalNorm
 from keras_gradopt.transforms.clip_by_norm import ClipByNorm
@@ -69,6 +70,8 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
     decays_weights: ClassVar[bool] = False
     # True for rules that find their own step size, where the rate is a factor of it, usually 1.
     finds_its_rate: ClassVar[bool] = False
+    # Whether half-precision weights get a companion that holds the digits they drop.
+    keeps_lost_digits: ClassVar[bool] = True
     # Gradients of the loss that one step evaluates, the one Keras hands over included.
     gradient_evaluations_per_step: ClassVar[float] = 1.0
     ranges: ClassVar[dict[str, Range]] = {
@@ -308,6 +311,12 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
             self._model_variables_moving_average = [
                 self._state_beside(v, Slot("average")) for v in variables
             ]
+        self._lost_digits = [
+            self._state_beside(v, Slot("lost_digits"), v.dtype)
+            if self.keeps_lost_digits and v.dtype in HALF_DROPS
+            else None
+            for v in variables
+        ]
         if self.gradient_accumulation_steps:
             self._accumulated_gradients = [
                 self._state_beside(v, Slot("gradient_accumulator")) for v in variables
@@ -328,11 +337,13 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
             for name, slot in self._all_shared_slots().items()
         }
 
-    def _state_beside(self, variable: Variable, slot: Slot) -> Variable | None:
+    def _state_beside(
+        self, variable: Variable, slot: Slot, dtype: str | None = None
+    ) -> Variable | None:
         if self._overwrite_variable_with_gradient(variable):
             return None
         shape = slot.shape_for(tuple(variable.shape))
-        dtype = compute_dtype(variable)
+        dtype = dtype or compute_dtype(variable)
 
         def start(_: Any, dtype: Any) -> Tensor:
             return ops.cast(slot.start(ops.cast(ops.convert_to_tensor(variable), dtype)), dtype)
@@ -392,8 +403,12 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
 
     def _read(self, variables: Sequence[Variable]) -> dict[str, Any]:
         indices = [self._get_variable_index(v) for v in variables]
+        ws = backend.read(variables, [compute_dtype(v) for v in variables])
+        for position, lost in enumerate(self._lost_digits[i] for i in indices):
+            if lost is not None:
+                ws[position] = ws[position] + backend.read([lost], ["float32"])[0]
         state: dict[str, Any] = {
-            "ws": backend.read(variables, [compute_dtype(v) for v in variables]),
+            "ws": ws,
             "slots": [tuple(backend.read(self._slots[i])) for i in indices],
             "shared": dict(zip(self._shared, backend.read(self._shared.values()), strict=True)),
         }
@@ -439,8 +454,16 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
     def _write(self, variables: Sequence[Variable], state: dict[str, Any]) -> None:
         targets, values = [], []
         for v, w, slots in zip(variables, state["ws"], state["slots"], strict=True):
-            targets += [v, *self._slots[self._get_variable_index(v)]]
-            values += [w, *slots]
+            index = self._get_variable_index(v)
+            lost = self._lost_digits[index]
+            if lost is None:
+                targets += [v, *self._slots[index]]
+                values += [w, *slots]
+            else:
+                # Steps below half of the weights' last digit add up in the companion.
+                high, low = split_half(w, v.dtype)
+                targets += [v, lost, *self._slots[index]]
+                values += [high, low, *slots]
         for name, value in state["shared"].items():
             targets.append(self._shared[name])
             values.append(value)

@@ -40,6 +40,33 @@ def one_minus_power(rate: Any, step: Any) -> Tensor:
     return -ops.expm1(step * log_rate)
 
 
+# Bits of float32's mantissa that a half-precision type drops.
+HALF_DROPS = {"bfloat16": 16, "float16": 13}
+
+
+def split_half(w: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
+    """A float32 tensor as what `dtype` can hold, rounded to nearest, and what is lost by that.
+
+    By the bits: compilers take a conversion to half precision and back for none at all.
+
+    Args:
+        w: float32.
+        dtype: "bfloat16" or "float16".
+
+    Returns:
+        `(high, low)`, both float32, with `high + low == w`; a conversion of `high` to `dtype` is
+        exact within the range of its normal numbers.
+    """
+    drops = HALF_DROPS[dtype]
+    bits = ops.view(w, "int32")
+    odd = ops.bitwise_and(ops.right_shift(bits, drops), 1)
+    # Half of the last kept digit, ties to even.
+    up = bits + (2 ** (drops - 1) - 1) + odd
+    high = ops.view(ops.bitwise_and(up, -(2**drops)), "float32")
+    high = ops.where(ops.isfinite(w), high, w)
+    return high, ops.where(ops.isfinite(w), w - high, 0.0)
+
+
 def flatten(xs: Sequence[Tensor]) -> Tensor:
     """All entries of all tensors as one vector, in order."""
     return ops.concatenate([ops.reshape(x, (-1,)) for x in xs])

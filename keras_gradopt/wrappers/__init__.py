@@ -40,6 +40,8 @@ class Wrapper(Optimizer):
         ValueError: `inner` was built before, or a common argument belongs to it.
     """
 
+    # The inner optimizer keeps them.
+    keeps_lost_digits = False
     # Copies the weights before the inner step, for rules whose `after` reads them.
     keeps_previous: ClassVar[bool] = False
 

@@ -390,7 +390,7 @@ def test_bfloat16_variables_move_as_float32_ones_do(cls: type) -> None:
         if not cls.finds_its_rate:
             assert np.abs(a - start).max() > 0.05
     for v in half.variables:
-        assert v.dtype != "bfloat16"
+        assert v.dtype != "bfloat16" or v.name.endswith("lost_digits")
 
 
 @one_gradient_class_per_contract
