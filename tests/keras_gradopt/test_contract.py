@@ -387,7 +387,7 @@ def test_bfloat16_variables_move_as_float32_ones_do(cls: type) -> None:
     for a, b, start in zip(values(vs), values(ws), start_weights(), strict=True):
         # bfloat16 keeps 8 bits: 8 roundings of 1/256 of weights of order one.
         np.testing.assert_allclose(a, b, atol=8 / 256 * max(1.0, np.abs(b).max()))
-        if not cls.finds_its_rate:
+        if np.abs(b - start).max() > 0.1:
             assert np.abs(a - start).max() > 0.05
     for v in half.variables:
         assert v.dtype != "bfloat16" or v.name.endswith("lost_digits")
