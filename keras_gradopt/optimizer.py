@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import keras
@@ -10,6 +11,7 @@ from keras import ops
 from keras.src.utils import tracking
 
 from keras_gradopt import backend
+from keras_gradopt import groups as parameter_groups
 from keras_gradopt.arguments import (
     Arguments,
     Hyperparameters,
@@ -28,6 +30,7 @@ from keras_gradopt.transforms.clip_by_value import ClipByValue
 
 Tensor = Any
 Variable = Any
+NO_DECAY = parameter_groups.Group(weight_decay=0.0)
 
 
 class Optimizer(Arguments, keras.optimizers.Optimizer):
@@ -54,6 +57,10 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         loss_scale_factor: The loss is multiplied by it and gradients divided by it.
         gradient_accumulation_steps: Minibatches (at least 2) whose mean gradient makes one step.
         gradient_transforms: Transforms from `keras_gradopt.transforms`, applied in order.
+        groups: Variables that are treated otherwise, by a regular expression that is searched in
+            their paths; the first that is found counts. `{"embedding": {"learning_rate": 0.1},
+            "bias": {"weight_decay": 0}, "encoder": {"frozen": True}}`: factors of the step and of
+            the weight decay, or no step at all.
         schedule_clock: What schedules count under accumulation: `"step"` real steps,
             `"micro_step"` minibatches (as Keras does).
         name: Name of the optimizer, part of its variables' names.
@@ -101,6 +108,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         loss_scale_factor: float | None = None,
         gradient_accumulation_steps: int | None = None,
         gradient_transforms: Sequence[Transform] = (),
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
         schedule_clock: Literal["step", "micro_step"] = "step",
         name: str | None = None,
         **kwargs: Any,
@@ -129,6 +137,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
             name=name,
         )
         self.schedule_clock = schedule_clock
+        self.groups = parameter_groups.checked(groups)
         self.gradient_transforms = tuple(_transform(t) for t in gradient_transforms)
         self._clipping = _clipping(clipnorm, clipvalue, global_clipnorm)
 
@@ -228,7 +237,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         slots: list[tuple[Tensor, ...]],
         shared: dict[str, Tensor],
         h: Hyperparameters,
-        decayed: Sequence[bool] | None = None,
+        members: Sequence[parameter_groups.Group] | None = None,
     ) -> tuple[list[Tensor], list[tuple[Tensor, ...]], dict[str, Tensor]]:
         """One whole step as a pure function: transforms, `measure`, weight decay, `update`.
 
@@ -238,17 +247,39 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
             slots: Per variable, its slots, as `initial_slots` gives them.
             shared: Shared slots, as `initial_shared` gives them.
             h: From `hyperparameters`.
-            decayed: Per variable, whether weight decay applies; None is to all.
+            members: Per variable, its group; None is that all are treated alike.
 
         Returns:
             New weights, slots and shared slots, of the same shapes.
         """
+        if members is None:
+            members = [parameter_groups.PLAIN] * len(ws)
+        moving = [i for i, member in enumerate(members) if not member.frozen]
+        if len(moving) < len(ws):
+            return self._transition_of(moving, ws, gs, slots, shared, h, members)
         gs, shared = self._transformed(gs, ws, shared, h)
         numbers, shared = self.measure(ws, gs, slots, shared, h)
         h = h.replace(numbers=numbers, shared=shared)
-        if decayed is None or not hasattr(h, "weight_decay"):
-            decayed = [True] * len(ws)
-        ws, slots = backend.run(self._move, self.elementwise, ws, gs, slots, h, decayed)
+        ws, slots = backend.run(self._move, self.elementwise, ws, gs, slots, h, members)
+        return ws, slots, shared
+
+    def _transition_of(
+        self,
+        moving: Sequence[int],
+        ws: list[Tensor],
+        gs: list[Tensor],
+        slots: list[tuple[Tensor, ...]],
+        shared: dict[str, Tensor],
+        h: Hyperparameters,
+        members: Sequence[parameter_groups.Group],
+    ) -> tuple[list[Tensor], list[tuple[Tensor, ...]], dict[str, Tensor]]:
+        """The step of some variables; the others count nowhere, not even in a norm."""
+        ws, slots = list(ws), list(slots)
+        if moving:
+            chosen = [[values[i] for i in moving] for values in (ws, gs, slots, members)]
+            moved, kept, shared = self.transition(*chosen[:3], shared, h, chosen[3])
+            for i, w, own in zip(moving, moved, kept, strict=True):
+                ws[i], slots[i] = w, own
         return ws, slots, shared
 
     def _transformed(
@@ -264,17 +295,25 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         return gs, shared
 
     def _move(
-        self, w: Tensor, g: Tensor, *slots: Tensor, h: Hyperparameters, decayed: bool
+        self,
+        w: Tensor,
+        g: Tensor,
+        *slots: Tensor,
+        h: Hyperparameters,
+        member: parameter_groups.Group,
     ) -> tuple:
         """Weight decay, then the rule, for one variable or for several packed into one vector."""
-        weight_decay = getattr(h, "weight_decay", None)
+        before, weight_decay = w, getattr(h, "weight_decay", None)
+        if weight_decay is not None and member.weight_decay != 1.0:
+            weight_decay = weight_decay * member.weight_decay if member.weight_decay else None
         if self.decays_weights:
-            h = h.replace(
-                weight_decay=weight_decay if decayed and weight_decay is not None else 0.0
-            )
-        elif decayed and weight_decay is not None:
+            h = h.replace(weight_decay=0.0 if weight_decay is None else weight_decay)
+        elif weight_decay is not None:
             w = w - w * (weight_decay * h.learning_rate)
-        return self.update(w, g, *slots, h=h)
+        w, *kept = self.update(w, g, *slots, h=h)
+        if member.learning_rate != 1.0:
+            w = before + member.learning_rate * (w - before)
+        return (w, *kept)
 
     # ------------------------------------------------------------------ state as Keras variables
 
@@ -296,6 +335,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
                 f"{type(self).__name__} was built without variables. The model has no trainable "
                 "weights: build it, or set trainable=True on a layer."
             )
+        parameter_groups.check_used(self.groups, [_path(v) for v in variables])
         ema, accumulation = self.use_ema, self.gradient_accumulation_steps
         # The base class would create averages and accumulators in the variables' own dtype, which
         # bfloat16 cannot hold; it keeps the index of variables, the rest is created below.
@@ -423,14 +463,19 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
     ) -> dict[str, Any]:
         step = self.iterations + 1
         h = self.hyperparameters(step, **self._clock_overrides())
-        decayed = [self._use_weight_decay(v) for v in variables]
+        members = [self._group_of(v) for v in variables]
         ws, slots, shared = self.transition(
-            state["ws"], gs, state["slots"], state["shared"], h, decayed
+            state["ws"], gs, state["slots"], state["shared"], h, members
         )
         new = {"ws": ws, "slots": slots, "shared": shared}
         if self.use_ema:
             new["averages"], new["ws"] = self._averaged(state["averages"], ws, h.step)
         return new
+
+    def _group_of(self, variable: Variable) -> parameter_groups.Group:
+        group = parameter_groups.of_path(self.groups, _path(variable))
+        spared = self.weight_decay is not None and not self._use_weight_decay(variable)
+        return dataclasses.replace(group, weight_decay=0.0) if spared else group
 
     def _clock_overrides(self) -> dict[str, Any]:
         if self.schedule_clock == "step" or not self.gradient_accumulation_steps:
@@ -489,7 +534,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
                 self.iterations + 1, learning_rate=ops.cast(learning_rate, "float32")
             )
             ws, slots, shared = self.transition(
-                state["ws"], [g], state["slots"], state["shared"], h, [False]
+                state["ws"], [g], state["slots"], state["shared"], h, [NO_DECAY]
             )
             self._write([variable], {**state, "ws": ws, "slots": slots, "shared": shared})
 
@@ -521,6 +566,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
             **super().get_config(),
             "weight_decay": serialize(self.weight_decay),
             "gradient_transforms": serialize(self.gradient_transforms),
+            "groups": parameter_groups.to_config(self.groups),
             "schedule_clock": self.schedule_clock,
             **self.arguments_config(),
         }
@@ -549,8 +595,12 @@ def compute_dtype(variable: Variable) -> str:
     return "float64" if keras.backend.standardize_dtype(variable.dtype) == "float64" else "float32"
 
 
+def _path(variable: Variable) -> str:
+    return str(getattr(variable, "path", variable.name))
+
+
 def _flat_name(variable: Variable) -> str:
-    return str(getattr(variable, "path", variable.name)).replace("/", "_").replace(":", "_")
+    return _path(variable).replace("/", "_").replace(":", "_")
 
 
 def _learning_rate(optimizer: Optimizer, value: Any) -> Any:

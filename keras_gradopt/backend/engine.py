@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from keras_gradopt.tensors import flatten, unflatten
@@ -18,7 +18,7 @@ def run(
     gs: Sequence[Tensor],
     slots: Sequence[tuple[Tensor, ...]],
     h: Any,
-    decayed: Sequence[bool],
+    members: Sequence[Hashable],
     *,
     pack_below: int,
     flatten: Callable[[Sequence[Tensor]], Tensor] = flatten,
@@ -30,13 +30,13 @@ def run(
     is elementwise they go through `move` together, as one vector.
 
     Args:
-        move: `move(w, g, *slots, h=, decayed=) -> (w, *slots)`.
+        move: `move(w, g, *slots, h=, member=) -> (w, *slots)`.
         elementwise: Whether the rule's coordinates move alone.
         ws: Weights.
         gs: Gradients.
         slots: Per variable, its slots.
         h: Hyper-parameters of the step.
-        decayed: Per variable, whether weight decay applies.
+        members: Per variable, its group: only variables of one group are packed together.
         pack_below: Entries below which a variable is packed.
         flatten: Makes one vector of many tensors.
         unflatten: Cuts it again.
@@ -48,19 +48,19 @@ def run(
     packs: dict[tuple, list[int]] = {}
     for i, w in enumerate(ws):
         if elementwise and math.prod(w.shape) < pack_below:
-            packs.setdefault((str(w.dtype), len(slots[i]), decayed[i]), []).append(i)
+            packs.setdefault((str(w.dtype), len(slots[i]), members[i]), []).append(i)
         else:
             packs[(i,)] = [i]
-    for members in packs.values():
-        columns = [(ws[i], gs[i], *slots[i]) for i in members]
-        if len(members) == 1:
-            moved = [move(*columns[0], h=h, decayed=decayed[members[0]])]
+    for pack in packs.values():
+        columns = [(ws[i], gs[i], *slots[i]) for i in pack]
+        if len(pack) == 1:
+            moved = [move(*columns[0], h=h, member=members[pack[0]])]
         else:
             packed = [flatten(column) for column in zip(*columns, strict=True)]
-            vectors = move(*packed, h=h, decayed=decayed[members[0]])
-            shapes = [tuple(ws[i].shape) for i in members]
+            vectors = move(*packed, h=h, member=members[pack[0]])
+            shapes = [tuple(ws[i].shape) for i in pack]
             moved = list(zip(*(unflatten(v, shapes) for v in vectors), strict=True))
-        for i, values in zip(members, moved, strict=True):
+        for i, values in zip(pack, moved, strict=True):
             new[i] = tuple(values)
     done = [values for values in new if values is not None]
     return [values[0] for values in done], [values[1:] for values in done]
