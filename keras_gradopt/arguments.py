@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -27,6 +28,20 @@ class Hyperparameters(SimpleNamespace):
     def replace(self, **changes: Any) -> Hyperparameters:
         """Returns a copy with some values changed."""
         return Hyperparameters(**{**self.__dict__, **changes})
+
+    def normal(self, shape: Sequence[int], seed: int, number: int = 0) -> Tensor:
+        """Standard normal numbers, float32: others at each step, the same again after loading.
+
+        They follow from `seed`, the step and `number` alone, so there is no state to keep.
+
+        Args:
+            shape: Their shape.
+            seed: Of the whole training, at least 0.
+            number: Tells the draws of one step apart, at least 0.
+        """
+        from keras_gradopt import backend
+
+        return backend.normal(tuple(shape), seed, self.step, number)
 
 
 def is_number(value: Any) -> bool:

@@ -63,6 +63,12 @@ def write(optimizer: Any, targets: Sequence[Any], values: Sequence[Tensor]) -> N
         seen.add(id(value))
 
 
+def normal(shape: tuple[int, ...], seed: int, step: Any, number: int) -> Tensor:
+    """Standard normal numbers that follow from seed, step and number."""
+    key = jax.random.fold_in(jax.random.key(seed), ops.cast(step, "uint32"))
+    return jax.random.normal(jax.random.fold_in(key, number), shape)
+
+
 def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]:
     """A scalar function's value and gradients at `ws`."""
     return jax.value_and_grad(f)(list(ws))

@@ -68,6 +68,13 @@ def write(optimizer: Any, targets: Sequence[Any], values: Sequence[Tensor]) -> N
         optimizer.assign(target, value)
 
 
+def normal(shape: tuple[int, ...], seed: int, step: Any, number: int) -> Tensor:
+    """Standard normal numbers that follow from seed, step and number."""
+    pair = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)])
+    folded = tf.random.experimental.stateless_fold_in(pair, tf.constant(number, tf.int64))
+    return tf.random.stateless_normal(shape, folded)
+
+
 def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]:
     """A scalar function's value and gradients at `ws`."""
     ws = [tf.convert_to_tensor(w) for w in ws]

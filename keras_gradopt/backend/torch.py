@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from keras.src.backend import in_stateless_scope
+from keras.src.backend.torch.core import get_device
 
 from keras_gradopt.backend import engine
 from keras_gradopt.backend.common import stateful_train_step
@@ -76,6 +77,15 @@ def densify(gradient: Any) -> Any:
 def apply(step: Callable, grads: list, variables: list) -> None:
     """Runs the step; torch's own wrappers reduce gradients before they arrive here."""
     step(grads, variables)
+
+
+def normal(shape: tuple[int, ...], seed: int, step: Any, number: int) -> Tensor:
+    """Standard normal numbers that follow from seed, step and number."""
+    generator = torch.Generator(device=get_device())
+    # Three odd multipliers keep neighbouring seeds, steps and numbers apart.
+    mixed = seed * 0x9E3779B97F4A7C15 + int(step) * 0xC2B2AE3D27D4EB4F + number * 0x165667B19E3779F9
+    generator.manual_seed(mixed % 2**63)
+    return torch.randn(shape, generator=generator, device=generator.device)
 
 
 def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]:
