@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,15 +17,16 @@ from starlette.datastructures import FormData, UploadFile
 
 from api import errors, present
 from api.errors import ApiError, from_refusal, from_validation
-from api.forms import request_of
+from api.forms import faults_of, request_of, still_filled_in
 from api.gate import Refused
 from api.jobs import Jobs
 from api.library import Library
-from api.resolve import resolve
+from api.resolve import BATCH_SIZE, EPOCHS, resolve
 from api.routes import TheJobs, TheLibrary, TheSettings
 from api.routes.recommendations import found, start
 from api.schemas import LossName, RecommendationRequest
 from api.settings import Backend, Settings
+from recommender.budget import SHARE
 from recommender.knowledge import published
 
 router = APIRouter(include_in_schema=False)
@@ -36,29 +39,23 @@ LONGEST_WAIT = 3600
 
 
 @router.get("/")
-def home(request: Request, jobs: TheJobs, settings: TheSettings) -> HTMLResponse:
+def home(
+    request: Request, jobs: TheJobs, library: TheLibrary, settings: TheSettings
+) -> HTMLResponse:
     """The form."""
-    return _home(request, jobs, settings)
+    return _home(request, jobs, library, settings, {})
 
 
 @router.post("/")
 async def ask(
     request: Request, jobs: TheJobs, library: TheLibrary, settings: TheSettings
 ) -> Response:
-    """The form sent in: the instant answer, or on to a new job's page."""
-    async with request.form(max_files=2, max_fields=40) as form:
-        texts = {key: value for key, value in form.items() if isinstance(value, str)}
-        try:
-            texts |= await run_in_threadpool(_upload, form, library)
-            asked = RecommendationRequest.model_validate(request_of(texts))
-            if texts.get("action") == "instant":
-                advice = (await run_in_threadpool(resolve, asked, library)).advice()
-                return _home(request, jobs, settings, form=texts, advice=advice)
-            row = await run_in_threadpool(start, asked, jobs, library, settings)
-        except (ApiError, Refused, ValidationError) as error:
-            problem = _problem(error)
-            return _home(request, jobs, settings, form=texts, problem=problem)
-    return RedirectResponse(f"/recommendations/{row.id}", status_code=303)
+    """The form as it stands: on to a new job's page, or the instant answer where none is asked for.
+
+    Without scripts its buttons send it; a script sends it without a button whenever it changes.
+    """
+    async with request.form(max_files=2, max_fields=40) as sent:
+        return await run_in_threadpool(_answer, request, sent, jobs, library, settings)
 
 
 @router.get("/recommendations/{job}")
@@ -68,7 +65,7 @@ def recommendation(request: Request, job: str, jobs: TheJobs) -> HTMLResponse:
     if row is None:
         return missing(request, f"There is no recommendation {job[:40]!r}.")
     shown = present.recommendation(row)
-    context = {"job": shown, "trials": jobs.trials(job), "title": title(shown)}
+    context = {"job": shown, "trials": ranked(jobs.trials(job)), "title": title(shown)}
     return _page(request, "recommendation.html", context)
 
 
@@ -115,10 +112,35 @@ def title(job: Plain) -> str:
     return f"Described: {model.get('family', 'model')} on {data['task']}"
 
 
-def _upload(form: FormData, library: Library) -> dict[str, str]:
-    """Take in the form's files; returns the ids under the names of the hidden fields."""
-    ids = {}
-    model, data = form.get("model_file"), form.get("data_file")
+def ranked(trials: list[Plain]) -> list[Plain]:
+    """Trials that got further come first, then the lower validation loss."""
+
+    def place(trial: Plain) -> tuple[int, float, int]:
+        step, loss = trial["val_curve"][-1] if trial["val_curve"] else (0, None)
+        return -step, math.inf if loss is None else loss, trial["index"]
+
+    return sorted(trials, key=place)
+
+
+def _answer(
+    request: Request, sent: FormData, jobs: Jobs, library: Library, settings: Settings
+) -> Response:
+    form = {key: value for key, value in sent.items() if isinstance(value, str)}
+    try:
+        _take_uploads(sent, form, library)
+        asked = RecommendationRequest.model_validate(request_of(form))
+        if form.get("action") != "probe":
+            advice = resolve(asked, library).advice()
+            return _home(request, jobs, library, settings, form, advice=advice)
+        row = start(asked, jobs, library, settings)
+    except (ApiError, Refused, ValidationError) as error:
+        return _home(request, jobs, library, settings, form, problem=_problem(error))
+    return RedirectResponse(f"/recommendations/{row.id}", status_code=303)
+
+
+def _take_uploads(sent: FormData, form: dict[str, str], library: Library) -> None:
+    """Take in the files that came along; their ids go under the names of the hidden fields."""
+    model, data = sent.get("model_file"), sent.get("data_file")
     if isinstance(model, UploadFile) and model.filename:
         json_text = model.filename.lower().endswith(".json")
         row = (
@@ -126,10 +148,22 @@ def _upload(form: FormData, library: Library) -> dict[str, str]:
             if json_text
             else library.add_model_archive(model.file)
         )
-        ids["model_id"] = row.id
+        form["model_id"] = row.id
     if isinstance(data, UploadFile) and data.filename:
-        ids["dataset_id"] = library.add_dataset(data.file).id
-    return ids
+        form["dataset_id"] = library.add_dataset(data.file).id
+
+
+def _uploads(form: dict[str, str], library: Library) -> Plain:
+    """What was read of the uploads that the form names."""
+    found: Plain = {}
+    for field, take, show in (
+        ("model_id", library.model, present.model),
+        ("dataset_id", library.dataset, present.dataset),
+    ):
+        with suppress(ApiError):  # an id that leads nowhere is the answer's to complain about
+            if form.get(field):
+                found[field] = show(take(form[field]))
+    return found
 
 
 def _problem(error: ApiError | Refused | ValidationError) -> Plain:
@@ -146,9 +180,10 @@ def _problem(error: ApiError | Refused | ValidationError) -> Plain:
 def _home(
     request: Request,
     jobs: Jobs,
+    library: Library,
     settings: Settings,
+    form: dict[str, str],
     *,
-    form: dict[str, str] | None = None,
     problem: Plain | None = None,
     advice: Plain | None = None,
 ) -> HTMLResponse:
@@ -159,17 +194,26 @@ def _home(
             {key: shown[key] for key in ("id", "status", "created_at")} | {"label": title(shown)}
         )
     context: Plain = {
-        "samples": published()["samples"],
+        "samples": {one["name"]: one for one in published()["samples"]},
         "losses": get_args(LossName),
         "backends": get_args(Backend),
-        "form": form or {},
+        "form": form,
+        "followed": still_filled_in(form),
+        "uploads": _uploads(form, library),
         "problem": problem,
+        "wrong": faults_of(problem["errors"], form) if problem else {},
         "advice": advice,
         "recent": recent,
         "worker": jobs.workers_alive() > 0,
         "limits": {
             "upload_mb": settings.max_upload_bytes // 2**20,
             "max_seconds": LONGEST_WAIT,
+        },
+        "shares": SHARE,
+        "usual": {
+            "epochs": EPOCHS,
+            "batch_size": BATCH_SIZE,
+            "max_seconds": f"{RecommendationRequest.model_fields['max_seconds'].default:g}",
         },
     }
     status = 200 if problem is None else errors.STATUS.get(problem["code"], errors.REFUSED)

@@ -107,6 +107,44 @@ def test_the_instant_answer_follows_the_form(opened: Opened) -> None:
     answer.get_by_text("stable_steps=1500").wait_for()
 
 
+def test_an_answer_leaves_alone_what_one_is_doing(opened: Opened) -> None:
+    page = opened()
+    answer, epochs = page.locator("#answer"), page.get_by_label("Epochs")
+    answer.get_by_text("stable_steps=4620").wait_for()
+    answer.get_by_text("What else was considered").click()
+    epochs.fill("2000")
+    epochs.press("Home")
+    epochs.press("Delete")
+    epochs.press("4")
+    epochs.press("Delete")
+    answer.get_by_text("stable_steps=13200").wait_for()
+    assert page.evaluate("[document.activeElement.id, document.activeElement.selectionStart]") == [
+        "epochs",
+        1,
+    ]
+    assert answer.locator("details[open]").count() == 1, "what was opened stays open"
+
+
+def test_what_is_wrong_is_marked_and_what_is_missing_only_when_sent(opened: Opened) -> None:
+    page = opened()
+    shape = page.get_by_label("Shape of one input")
+    page.get_by_label("I describe it").check()
+    page.locator("#answer-state").get_by_text("shape of one input").wait_for()
+    assert shape.get_attribute("aria-invalid") is None
+    assert page.get_by_role("alert").is_hidden()
+    page.get_by_role("button", name="Measure on my data").click()
+    page.get_by_role("alert").get_by_text("shape of one input").first.wait_for()
+    assert shape.get_attribute("aria-invalid") == "true"
+    assert page.evaluate("document.activeElement.id") == "problem"
+    shape.fill("28 x 28")
+    page.locator("#answer").get_by_text("stable_steps").wait_for()
+    assert shape.get_attribute("aria-invalid") is None
+    assert page.get_by_role("alert").is_hidden()
+    page.get_by_text("More: budget").click()
+    page.get_by_label("Optimizers to try as well").fill("adm")
+    page.locator("#include-wrong").get_by_text("Did you mean adam").wait_for()
+
+
 def test_a_sample_is_measured_before_one_s_eyes(opened: Opened, server: Server) -> None:
     page = opened(permissions=["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Measure on my data").click()
@@ -143,9 +181,7 @@ def test_a_sample_is_measured_before_one_s_eyes(opened: Opened, server: Server) 
     assert page.locator("#chart .scatterlayer .trace").count() >= len(trials)
 
 
-def test_the_page_of_an_ended_job_shows_the_same_without_its_events(
-    opened: Opened, finished: Any
-) -> None:
+def test_the_page_of_an_ended_job_shows_the_same(opened: Opened, finished: Any) -> None:
     page = opened(f"/recommendations/{finished['id']}")
     wait_for(page, "succeeded")
     assert page.get_by_role("heading", level=1).inner_text() == "<i>finished</i> & so on"
@@ -184,13 +220,28 @@ def test_own_files_are_read_at_once_and_measured(
     assert job["result"]["evidence"]["description"]["parameters"] == 4 * 8 + 8 + 9
 
 
+def test_files_are_still_there_for_who_comes_back(opened: Opened, tmp_path: Path) -> None:
+    (tmp_path / "data.npz").write_bytes(npz(**regression()))
+    page = opened()
+    page.get_by_label("My files").check()
+    page.get_by_label("Data", exact=True).set_input_files(tmp_path / "data.npz")
+    page.get_by_text("400 rows").wait_for()
+    page.get_by_role("link", name="Catalogue").click()
+    page.wait_for_url("**/catalog")
+    page.go_back()
+    page.get_by_text("400 rows").wait_for()
+
+
 def test_a_running_job_is_cancelled_from_its_page(opened: Opened, server: Server) -> None:
     path = server.ask(ENDLESS)
     page = opened(path.removeprefix("/v1"))
     until(lambda: page.evaluate("window.gradopt?.points()"), "curves", PATIENCE / 1000)
+    page.get_by_text("Log", exact=True).click()
     page.get_by_role("button", name="Cancel").click()
     wait_for(page, "cancelled")
     assert server.get(path)["status"] == "cancelled"
+    assert page.evaluate("document.activeElement.id") == "status", "the button took its focus along"
+    assert page.get_by_text("reading model and data").is_visible(), "what was opened stays open"
     assert page.get_by_role("button", name="Cancel").is_hidden()
     assert page.evaluate("window.gradopt.points()") > 0, "what was measured stays"
 
@@ -264,6 +315,11 @@ def test_without_scripts_files_are_uploaded_with_the_form(
         ),
         "it ends",
     )
+
+
+def test_numbers_are_read_as_people_write_them(server: Server) -> None:
+    form = {"source": "describe", "shape": "28\N{MULTIPLICATION SIGN}28", "samples_count": "3,200"}
+    assert "stable_steps=1500" in server.post("/", data=form).text
 
 
 # --- how it looks ---

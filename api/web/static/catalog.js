@@ -20,7 +20,6 @@ function openNamed() {
   named.scrollIntoView();
 }
 
-byId("search").hidden = false;
 filter.addEventListener("input", search);
 addEventListener("hashchange", openNamed);
 search();

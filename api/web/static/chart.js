@@ -5,7 +5,7 @@ import { byId } from "/static/dom.js";
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "8px,2px", "2px,6px"];
 const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 
-/** Draw all trials; nothing happens before plotly is loaded. Returns how many points were drawn. */
+/** Draw the curves of trials; nothing happens before plotly is loaded. Returns how many points were drawn. */
 export function draw(trials) {
   if (!window.Plotly) return 0;
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -36,14 +36,14 @@ export function draw(trials) {
   return values.length;
 }
 
-function tracesOf({ index, label, status, losses, judged }, color) {
+function tracesOf({ index, label, diverged, losses, judged }, color) {
   const finite = (points) => points.filter(([, y]) => y !== null);
   const along = finite(losses);
   const shared = { legendgroup: label, hovertemplate: "%{y:.4g} at step %{x}" };
   const traces = [];
   if (along.length) {
     traces.push({
-      ...shared, ...xy(along), mode: "lines", name: status === "diverged" ? `${label} (diverged)` : label,
+      ...shared, ...xy(along), mode: "lines", name: diverged ? `${label} (diverged)` : label,
       line: { color, width: 2, dash: DASHES[index % DASHES.length] },
     });
   }
@@ -54,7 +54,7 @@ function tracesOf({ index, label, status, losses, judged }, color) {
       marker: { color, size: 11, symbol: "diamond", line: { color: "rgba(128,128,128,.9)", width: 1 } },
     });
   }
-  if (status === "diverged" && along.length) {
+  if (diverged && along.length) {
     traces.push({
       ...shared, ...xy([along.at(-1)]), mode: "markers", name: `${label}, diverged after this`, showlegend: false,
       marker: { color, size: 13, symbol: "x-thin", line: { color, width: 3 } },

@@ -1,6 +1,4 @@
-// Copy buttons: `data-copy` names the element whose text they take. Without scripts they stay hidden.
-
-for (const button of document.querySelectorAll("button[data-copy]")) button.hidden = false;
+// Copy buttons: `data-copy` names the element whose text they take.
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-copy]");
