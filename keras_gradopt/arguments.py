@@ -29,6 +29,16 @@ class Hyperparameters(SimpleNamespace):
         """Returns a copy with some values changed."""
         return Hyperparameters(**{**self.__dict__, **changes})
 
+    def cast(self, dtype: str) -> Hyperparameters:
+        """The same with every tensor in another dtype; TensorFlow mixes none."""
+
+        def converted(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: converted(item) for name, item in value.items()}
+            return ops.cast(value, dtype) if ops.is_tensor(value) else value
+
+        return Hyperparameters(**{name: converted(v) for name, v in self.__dict__.items()})
+
     def normal(self, shape: Sequence[int], seed: int, number: int = 0) -> Tensor:
         """Standard normal numbers, float32: others at each step, the same again after loading.
 

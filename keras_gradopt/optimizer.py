@@ -257,6 +257,9 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         moving = [i for i, member in enumerate(members) if not member.frozen]
         if len(moving) < len(ws):
             return self._transition_of(moving, ws, gs, slots, shared, h, members)
+        if ws and all(_is_double(w) for w in ws):
+            h = h.cast("float64")
+            shared = {name: ops.cast(value, "float64") for name, value in shared.items()}
         gs, shared = self._transformed(gs, ws, shared, h)
         numbers, shared = self.measure(ws, gs, slots, shared, h)
         h = h.replace(numbers=numbers, shared=shared)
@@ -276,8 +279,14 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         """The step of some variables; the others count nowhere, not even in a norm."""
         ws, slots = list(ws), list(slots)
         if moving:
-            chosen = [[values[i] for i in moving] for values in (ws, gs, slots, members)]
-            moved, kept, shared = self.transition(*chosen[:3], shared, h, chosen[3])
+            moved, kept, shared = self.transition(
+                [ws[i] for i in moving],
+                [gs[i] for i in moving],
+                [slots[i] for i in moving],
+                shared,
+                h,
+                [members[i] for i in moving],
+            )
             for i, w, own in zip(moving, moved, kept, strict=True):
                 ws[i], slots[i] = w, own
         return ws, slots, shared
@@ -592,7 +601,11 @@ def deserialized(config: dict[str, Any], custom_objects: Any = None) -> dict[str
 
 def compute_dtype(variable: Variable) -> str:
     """float64 for float64 variables, else float32: half precision cannot hold moments."""
-    return "float64" if keras.backend.standardize_dtype(variable.dtype) == "float64" else "float32"
+    return "float64" if _is_double(variable) else "float32"
+
+
+def _is_double(tensor: Tensor) -> bool:
+    return bool(keras.backend.standardize_dtype(tensor.dtype) == "float64")
 
 
 def _path(variable: Variable) -> str:

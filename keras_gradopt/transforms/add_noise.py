@@ -40,6 +40,8 @@ class AddNoise(Transform):
 
     ranges: ClassVar[dict[str, Range]] = {"eta": NON_NEGATIVE, "gamma": NON_NEGATIVE}
 
+    seed: int
+
     def __init__(self, eta: Any = 0.01, gamma: Any = 0.55, seed: int = 0) -> None:
         self.declare(eta=eta, gamma=gamma, seed=positive_int("seed", seed, least=0))
 

@@ -394,6 +394,25 @@ def test_bfloat16_variables_move_as_float32_ones_do(cls: type) -> None:
         assert v.dtype != "bfloat16" or v.name.endswith("lost_digits")
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="JAX has no float64 unless it is told at its start"
+)
+@every_pure_class
+def test_float64_variables_move_as_float32_ones_do(cls: type) -> None:
+    single, double = cls.example(weight_decay=0.1), cls.example(weight_decay=0.1)
+    ws, vs = variables(), variables("float64")
+    for number in range(4):
+        step(single, ws, number)
+        step(double, vs, number)
+    assert all(v.dtype == "float64" for v in vs)
+    # Four steps of float32 rounding; roots of matrices keep half of its digits.
+    assert_close([values(ws)], [values(vs)], 1e-3 if _of_own_shape(cls) else 1e-5)
+
+
+def _of_own_shape(cls: type) -> bool:
+    return any(slot.shape_for((4, 3)) != (4, 3) for slot in cls.example().slots((4, 3)))
+
+
 @one_gradient_class_per_contract
 def test_accumulated_minibatches_make_one_step_of_their_mean(cls: type) -> None:
     whole, ws = cls.example(global_clipnorm=1.0), variables()
