@@ -6,6 +6,7 @@ optimizers. Step 0 is the first step.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ from keras import ops
 
 from keras_gradopt import registry
 from keras_gradopt.arguments import Arguments
+from keras_gradopt.schedules.large_batch import large_batch_scale as large_batch_scale
 
 Tensor = Any
 
@@ -63,6 +65,19 @@ def as_schedule(value: Any) -> Any:
 def value_of(schedule: Any, step: Tensor) -> Tensor:
     """The value of a schedule or a number at a step."""
     return schedule(step) if callable(schedule) else ops.full_like(step, schedule)
+
+
+def power(base: float, exponent: Tensor) -> Tensor:
+    """`base ** exponent` for exponents that grow with the step.
+
+    The logarithm is taken in double precision: 0.9999 rounded to float32 and raised to the step is
+    off by 2e-4 of itself after 10,000 steps.
+
+    Args:
+        base: Above 0.
+        exponent: A float32 tensor of any shape.
+    """
+    return ops.exp(math.log(base) * exponent)
 
 
 __getattr__, __dir__ = registry.lazy_members(__name__)
