@@ -280,12 +280,8 @@ def test_momentum_can_rise_along_a_schedule() -> None:
     np.testing.assert_allclose(ops.convert_to_numpy(w.value), expected, rtol=1e-5)
 
 
-def test_one_cycle_drives_rate_and_momentum_as_in_torch() -> None:
-    """SGD with both halves against torch.optim.SGD under OneCycleLR.
-
-    torch keeps the rate outside the velocity, we inside: v_ours = -rate * v_torch at one rate only,
-    so torch's rule is written out on ours.
-    """
+def test_one_cycle_drives_rate_and_momentum_together() -> None:
+    """Against heavy-ball written out with the rates and momenta of torch's OneCycleLR."""
     rate = schedules.OneCycle(0.3, 12, pct_start=0.4)
     w = keras.Variable(np.array([1.0, -2.0], "float32"))
     optimizer = kg.SGD(rate, momentum=rate.momentum())
