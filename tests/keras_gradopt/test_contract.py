@@ -103,7 +103,8 @@ SOONER = keras.backend.backend() == "jax"
 
 @every_class
 def test_fit_lowers_the_loss(cls: type) -> None:
-    _fit_lowers_the_loss(cls, jit_compile=SOONER)
+    # Without dropout, whose noise would hide what the small default rates gain in some epochs.
+    _fit_lowers_the_loss(cls, jit_compile=SOONER, dropout=0.0)
 
 
 @one_class_per_contract
@@ -111,12 +112,12 @@ def test_fit_lowers_the_loss(cls: type) -> None:
     "jit_compile", [pytest.param(not SOONER, marks=COMPILING if ON_TORCH else [])]
 )
 def test_fit_lowers_the_loss_in_the_other_mode(cls: type, jit_compile: bool) -> None:
-    _fit_lowers_the_loss(cls, jit_compile=jit_compile)
+    _fit_lowers_the_loss(cls, jit_compile=jit_compile, dropout=0.1)
 
 
-def _fit_lowers_the_loss(cls: type, *, jit_compile: bool) -> None:
+def _fit_lowers_the_loss(cls: type, *, jit_compile: bool, dropout: float) -> None:
     x, y = regression_data()
-    model = compiled(cls, jit_compile=jit_compile, dropout=0.1, batch_norm=True)
+    model = compiled(cls, jit_compile=jit_compile, dropout=dropout, batch_norm=True)
     # The default rates are for long trainings; a loss that falls is what any of them must give.
     history = model.fit(x, y, epochs=6, batch_size=8, verbose=0).history["loss"]
     assert np.all(np.isfinite(history))
@@ -258,8 +259,10 @@ def test_a_missing_gradient_leaves_its_variable_alone(cls: type) -> None:
     optimizer, ws = cls.example(), variables()
     before = values(ws)
     grads = [ops.convert_to_tensor(g) for g in gradients(before, 0)]
-    with pytest.warns(UserWarning, match="Gradients do not exist"):
-        optimizer.apply([None, *grads[1:]], ws)
+    # Twice: a rule may only look at its first gradient.
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="Gradients do not exist"):
+            optimizer.apply([None, *grads[1:]], ws)
     np.testing.assert_array_equal(values(ws)[0], before[0])
     assert not np.array_equal(values(ws)[1], before[1])
 
