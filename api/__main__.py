@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 
 import typer
@@ -16,7 +15,9 @@ def end_with_supervisor() -> None:
     """Stop in order when standard input ends: the supervisor has been killed."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # Not through sys.stdin: a thread that holds its lock makes Python abort at its end.
+        while os.read(0, 4096):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -121,7 +121,8 @@ def end_with_starter() -> None:
     """End this process when its standard input does: its starter has been killed."""
 
     def watch() -> None:
-        while sys.stdin.readline():
+        # Not through sys.stdin: a thread that holds its lock makes Python abort at its end.
+        while os.read(0, 4096):
             pass
         os.kill(os.getpid(), signal.SIGKILL)
 

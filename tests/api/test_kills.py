@@ -149,6 +149,7 @@ def test_ctrl_c_leaves_things_whole_and_the_job_goes_on_at_the_next_start(tmp_pa
         assert time.monotonic() - began < 15
         assert all(gone(pid) for pid in pids)
         assert "Traceback" not in server.logged()
+        assert "Fatal" not in server.logged()
         assert not list((tmp_path / "data" / "scratch").iterdir())
         server.start()
         jobs = [server.ended(one) for one in (path, waiting)]
