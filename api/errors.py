@@ -59,7 +59,6 @@ TITLES = {
     "dataset_object_dtype": "The data set holds something other than numbers",
     "dataset_shape_mismatch": "The arrays do not fit together",
     "dataset_incomplete": "The data set lacks an array",
-    "backend_unavailable": "This backend is not installed here",
     "impossible_budget": "Data and batch size do not fit together",
     "unknown_optimizer": "There is no such optimizer",
 }
@@ -154,9 +153,10 @@ def from_validation(error: RequestValidationError) -> ApiError:
     return ApiError("validation_failed", f"{where}: {first['detail']}.", places)
 
 
-def _from_http(error: HTTPException) -> ApiError:
+def _from_http(request: Request, error: HTTPException) -> ApiError:
+    form = request.headers.get("content-type", "").startswith("multipart/")
     codes = {
-        400: "malformed_json",
+        400: "malformed_multipart" if form else "malformed_json",
         404: "not_found",
         405: "method_not_allowed",
         415: "unsupported_type",
@@ -165,6 +165,8 @@ def _from_http(error: HTTPException) -> ApiError:
     details = {
         "not_found": "Nothing is served at this path. See /docs.",
         "malformed_json": "The body cannot be read.",
+        "malformed_multipart": "The form cannot be read: send multipart/form-data with its "
+        "boundary, as curl -F and browsers do.",
     }
     return ApiError(code, details.get(code, str(error.detail)), headers=error.headers)
 
@@ -186,7 +188,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(request, _from_http(error))
+        return problem(request, _from_http(request, error))
 
     @app.exception_handler(OperationalError)
     async def on_database(request: Request, error: OperationalError) -> JSONResponse:

@@ -68,7 +68,8 @@ class Outcome:
         status: What became of it.
         result: `Advice.to_dict()` where it succeeded.
         code: Why it did not: "model_rejected", "data_rejected", "request_rejected",
-            "out_of_memory", "budget_exhausted_no_result", "probe_died" or "internal".
+            "backend_unavailable", "out_of_memory",
+            "budget_exhausted_no_result", "probe_died" or "internal".
         detail: The same in a sentence.
         usage: `cpu_seconds`, `wall_seconds` and `peak_memory_bytes`, as far as known.
     """

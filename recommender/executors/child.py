@@ -236,11 +236,19 @@ def main() -> None:
     """Import, wait for a specification, probe."""
     pipe = Pipe(int(sys.argv[1]))
     limit(int(sys.argv[2]))
-    import recommender.advise  # noqa: F401 - a process that waits has imported everything
-
+    missing = None
+    try:
+        import recommender.advise  # noqa: F401 - a process that waits has imported everything
+    except ModuleNotFoundError as error:
+        missing = error.name
     pipe.send("ready")
     line = sys.stdin.readline()
     if not line:
+        return
+    if missing is not None:
+        backend = os.environ["KERAS_BACKEND"]
+        detail = f"The backend {backend} is not installed where probes run: {missing} is missing."
+        _fail(pipe, "backend_unavailable", f"{detail} Name another one, or install it.")
         return
     end_with_starter()
     probe(json.loads(line), pipe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -97,7 +98,8 @@ class LocalProbe:
             os.close(self._read)
             self._read = -1
             assert self._process.stdin is not None  # opened as a pipe above
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # what a dead child did not read is dropped
+                self._process.stdin.close()
             self._errors.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -445,6 +445,12 @@ BAD: dict[str, tuple[Call, int, str, str]] = {
     ),
     "text as model": (raw(b"x", "/v1/models", "text/plain"), 415, "unsupported_type", "text/plain"),
     "hdf5": (file("/v1/models", b"\x89HDF\r\n\x1a\n" + b"0" * 99), 415, "unsupported_type", ""),
+    "no form": (
+        raw(b"x", "/v1/datasets", "multipart/form-data"), 400, "malformed_multipart", "boundary",
+    ),
+    "no form of a model": (
+        raw(b"x", "/v1/models", "multipart/form-data"), 400, "malformed_multipart", "boundary",
+    ),
     "no file": (file("/v1/models", b"x", "other"), 422, INVALID, "file"),
     "pickle": (data_file(x=[{"a": 1}] * 9, y=[1] * 9), 422, "dataset_object_dtype", "numbers"),
     "no y": (data_file(x=[1.0] * 9), 422, "dataset_incomplete", "numpy.savez"),

@@ -100,6 +100,18 @@ def test_a_probe_that_dies_says_how(tmp_path: Path) -> None:
 
 
 @pytest.mark.backend_free
+def test_a_backend_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # First on the path lies a module that ends as a missing one does.
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('none', name='torch')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    outcome = run(spec(), tmp_path, backend="torch")
+    assert (outcome.status, outcome.code) == ("failed", "backend_unavailable")
+    assert "torch is missing" in (outcome.detail or "")
+
+
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     ("changes", "code", "words"),
     [
