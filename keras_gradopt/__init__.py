@@ -1,8 +1,8 @@
 """Every optimization method that practitioners know, as Keras 3 optimizers on three backends.
 
-The public names are the optimizer classes (`keras_gradopt.Adam`, ...), the folders `schedules` and
-`transforms`, and the functions `bind`, `get` and `methods`. Importing this package does not import
-Keras; touching a class does.
+The public names are the optimizer classes (`keras_gradopt.Adam`, ...), the folders `schedules`,
+`transforms` and `callbacks`, and the functions `bind`, `get`, `methods` and `update_batch_norm`.
+Importing this package does not import Keras; touching a class does.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ _FUNCTIONS = {
     "methods": "catalogue",
     "Objective": "objective",
     "Optimizer": "optimizer",
+    "update_batch_norm": "batch_norm",
 }
-_FOLDERS = registry.OTHER_FAMILIES
+_FOLDERS = (*registry.OTHER_FAMILIES, "callbacks")
 
 
 def __getattr__(name: str) -> Any:

@@ -120,7 +120,11 @@ class Arguments:
         """Names of the arguments that are a number or a schedule, in the constructor's order."""
         ranges = self.all_ranges()
         names = dict.fromkeys([*self.argument_defaults(), *ranges])
-        return tuple(n for n in names if n in ranges and getattr(self, n, None) is not None)
+        # What is stored, not a property: Keras' learning rate would be computed.
+        stored = vars(self)
+        return tuple(
+            n for n in names if n in ranges and stored.get(n, stored.get(f"_{n}")) is not None
+        )
 
     def resolve(self, count: Tensor) -> dict[str, Any]:
         """Values of the hyper-parameters after `count` steps.

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_gradopt import backend
-from keras_gradopt.objective import Objective, offered
+from keras_gradopt.callbacks.evaluation_weights import EvaluationWeights, averaging_optimizer
+from keras_gradopt.objective import Objective, loss_watched, offered
+from keras_gradopt.optimizer import Optimizer
+
+Tensor = Any
 
 
 def bind(model: keras.Model) -> keras.Model:
-    """Lets optimizers that evaluate the loss again (SAM, ...) train this model through `fit`.
+    """Lets optimizers that need more than gradients train this model through `fit`.
 
     Sets the instance's train step to the model's own one inside a context in which the optimizer
-    finds an `Objective`; `compile` and `fit` stay as they are, and with an optimizer that needs
-    gradients only the step is the model's own. Nothing but this instance changes. Keras does not
-    save it: bind again after `load_model` or `clone_model`. Binding twice is binding once.
+    finds an `Objective` (SAM, ...); afterwards it hands the loss to schedules that follow it
+    (`ReduceOnPlateau`). `fit`, `evaluate` and `predict` get the callback `EvaluationWeights` where
+    the optimizer averages weights. With any other optimizer all is the model's own. Nothing but
+    this instance changes. Keras does not save it: bind again after `load_model` or `clone_model`.
+    Binding twice is binding once.
 
     Args:
         model: The model, compiled or not.
@@ -56,10 +65,104 @@ def bind(model: keras.Model) -> keras.Model:
         with offered(objective):
             yield
 
-    model.train_step = backend.train_step(own_step, offer)
+    model.train_step = backend.train_step(own_step, offer, LossWatch(model))
+    for name in ("fit", "evaluate", "predict"):
+        setattr(model, name, _with_evaluation_weights(model, name))
     # Keras compiles the step once and keeps it; the next fit must see the new one.
     model.train_function = None
     return model
+
+
+class LossWatch:
+    """Reads the loss of each step of a model, and hands it to the optimizer that follows it.
+
+    The trainers keep the loss in a running mean only. It is set aside for the step and put together
+    again after it, so that the step's own loss is read without cancellation.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._watching = contextlib.ExitStack()
+
+    def _observes(self) -> bool:
+        return any(
+            isinstance(o, Optimizer) and o._observers() for o in _chain(self._model.optimizer)
+        )
+
+    def begin(self, metrics: Sequence[Tensor] | None) -> tuple[list[Tensor] | None, Any]:
+        """Before the step.
+
+        Args:
+            metrics: Values of the metrics' variables; None are those in place.
+
+        Returns:
+            What `end` wants back, and the metrics' values to step with.
+        """
+        if not self._observes():
+            return None, metrics
+        self._watching.enter_context(loss_watched())
+        tracker = self._model._loss_tracker
+        with _stateless(self._model.metrics_variables, metrics) as values_of:
+            kept = [ops.copy(ops.convert_to_tensor(v)) for v in tracker.variables]
+            for v in tracker.variables:
+                v.assign(ops.zeros_like(ops.convert_to_tensor(v)))
+            return kept, values_of(self._model.metrics_variables)
+
+    def end(
+        self,
+        kept: list[Tensor] | None,
+        logs: dict[str, Any],
+        optimizer: Sequence[Tensor] | None,
+        metrics: Sequence[Tensor] | None,
+    ) -> tuple[dict[str, Any], Any, Any]:
+        """After the step: the logs, and the new values of optimizer and metrics."""
+        if kept is None:
+            return logs, optimizer, metrics
+        self._watching.close()
+        model, tracker = self._model, self._model._loss_tracker
+        followed = [*model.optimizer.variables, *model.metrics_variables]
+        values = None if metrics is None or optimizer is None else [*optimizer, *metrics]
+        with _stateless(followed, values) as values_of:
+            for one in _chain(model.optimizer):
+                if isinstance(one, Optimizer):
+                    one.observe(tracker.result())
+                    break
+            for v, old in zip(tracker.variables, kept, strict=True):
+                v.assign_add(old)
+            logs = {**logs, "loss": tracker.result()} if "loss" in logs else logs
+            return logs, values_of(model.optimizer.variables), values_of(model.metrics_variables)
+
+
+@contextlib.contextmanager
+def _stateless(variables: Sequence[Any], values: Sequence[Tensor] | None) -> Iterator[Callable]:
+    """Variables with these values, where there are any, and a reader of what becomes of them."""
+    if values is None:
+        yield lambda wanted: None
+        return
+    with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)) as scope:
+        yield lambda wanted: [scope.get_current_value(v) for v in wanted]
+
+
+def _with_evaluation_weights(model: keras.Model, name: str) -> Callable:
+    """A method of the model with the callback that puts averaged weights in and out."""
+    own = getattr(type(model), name).__get__(model)
+    signature = inspect.signature(own)
+
+    @functools.wraps(own)
+    def method(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs)
+        callbacks = given.arguments.get("callbacks")
+        # Inside `fit`, `evaluate` gets the whole list of callbacks, which holds ours already.
+        if averaging_optimizer(model) and not isinstance(callbacks, keras.callbacks.CallbackList):
+            listed = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+            listed = [c for c in listed if c is not None]
+            if not any(isinstance(c, EvaluationWeights) for c in listed):
+                # First, so that the others (checkpoints, early stopping) see its weights.
+                listed.insert(0, EvaluationWeights())
+            given.arguments["callbacks"] = listed
+        return own(*given.args, **given.kwargs)
+
+    return method
 
 
 def needs_objective(optimizer: Any) -> bool:

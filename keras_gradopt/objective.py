@@ -17,6 +17,9 @@ Tensor = Any
 
 _current: ContextVar[Objective | None] = ContextVar("keras_gradopt_objective", default=None)
 
+# True inside the step of a bound model, which hands its loss to the optimizer afterwards.
+_watched: ContextVar[bool] = ContextVar("keras_gradopt_watched", default=False)
+
 
 class Objective:
     """The loss of one minibatch at any weights, with everything else held still.
@@ -147,3 +150,18 @@ def offered(objective: Objective) -> Iterator[None]:
 def current() -> Objective | None:
     """The objective of the step in progress, or None outside a bound model's step."""
     return _current.get()
+
+
+@contextlib.contextmanager
+def loss_watched() -> Iterator[None]:
+    """While it lasts, a step of the optimizer is followed by its `observe`."""
+    token = _watched.set(True)
+    try:
+        yield
+    finally:
+        _watched.reset(token)
+
+
+def is_loss_watched() -> bool:
+    """Whether the step in progress belongs to a bound model, which observes the loss."""
+    return _watched.get()

@@ -20,7 +20,9 @@ from keras_gradopt.arguments import (
     serialize,
     value_at,
 )
+from keras_gradopt.objective import is_loss_watched
 from keras_gradopt.ranges import LEARNING_RATE, NON_NEGATIVE, Range
+from keras_gradopt.schedules import ObservesLoss, observers
 from keras_gradopt.slot import Slot
 from keras_gradopt.tensors import HALF_DROPS, split_half
 from keras_gradopt.transforms import Transform
@@ -31,6 +33,8 @@ from keras_gradopt.transforms.clip_by_value import ClipByValue
 Tensor = Any
 Variable = Any
 NO_DECAY = parameter_groups.Group(weight_decay=0.0)
+# The shared slot that is 1 while the model holds the weights for evaluation.
+EVALUATING = "evaluating"
 
 
 class Optimizer(Arguments, keras.optimizers.Optimizer):
@@ -77,6 +81,9 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
     decays_weights: ClassVar[bool] = False
     # True for rules that find their own step size, where the rate is a factor of it, usually 1.
     finds_its_rate: ClassVar[bool] = False
+    # True for rules that train one set of weights and are judged by another, an average of it:
+    # they define `evaluation_weights` and `training_weights`.
+    averages_weights: ClassVar[bool] = False
     # Whether half-precision weights get a companion that holds the digits they drop.
     keeps_lost_digits: ClassVar[bool] = True
     # Gradients of the loss that one step evaluates, the one Keras hands over included.
@@ -137,6 +144,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
             name=name,
         )
         self.schedule_clock = schedule_clock
+        self._is_observed = False
         self.groups = parameter_groups.checked(groups)
         self.gradient_transforms = tuple(_transform(t) for t in gradient_transforms)
         self._clipping = _clipping(clipnorm, clipvalue, global_clipnorm)
@@ -147,6 +155,10 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         """State per variable, for one of the given shape."""
         del shape
         return ()
+
+    def slots_for(self, variable: Variable) -> Sequence[Slot]:
+        """State beside one variable, where its path decides as well; else that of its shape."""
+        return self.slots(tuple(variable.shape))
 
     def shared_slots(self) -> Sequence[Slot]:
         """State kept once for all variables."""
@@ -180,6 +192,22 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         raise NotImplementedError(
             f"{type(self).__name__} must define update(self, w, g, *slots, h)."
         )
+
+    def evaluation_weights(self, w: Tensor, *slots: Tensor) -> tuple:
+        """The weights to evaluate and save, and the slots beside them; training pauses.
+
+        Args:
+            w: Weights in training.
+            *slots: Their slots.
+
+        Returns:
+            `(w, *slots)`, from which `training_weights` finds its way back.
+        """
+        return (w, *slots)
+
+    def training_weights(self, w: Tensor, *slots: Tensor) -> tuple:
+        """The inverse of `evaluation_weights`: the weights at which gradients are taken."""
+        return (w, *slots)
 
     @classmethod
     def example(cls, **base_arguments: Any) -> Optimizer:
@@ -222,6 +250,8 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
 
     def _all_shared_slots(self) -> dict[str, Slot]:
         named = {slot.name: slot for slot in self.shared_slots()}
+        if self.averages_weights:
+            named[EVALUATING] = Slot(EVALUATING, shape=())
         for position, transform in enumerate(self._all_transforms()):
             for slot in transform.shared_slots():
                 named[f"transform_{position}_{slot.name}"] = slot
@@ -315,12 +345,15 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         before, weight_decay = w, getattr(h, "weight_decay", None)
         if weight_decay is not None and member.weight_decay != 1.0:
             weight_decay = weight_decay * member.weight_decay if member.weight_decay else None
+        if self.averages_weights:
+            # What the weights and the average share must move alike, so the rate itself is scaled.
+            h = h.replace(learning_rate=h.learning_rate * member.learning_rate)
         if self.decays_weights:
             h = h.replace(weight_decay=0.0 if weight_decay is None else weight_decay)
         elif weight_decay is not None:
             w = w - w * (weight_decay * h.learning_rate)
         w, *kept = self.update(w, g, *slots, h=h)
-        if member.learning_rate != 1.0:
+        if member.learning_rate != 1.0 and not self.averages_weights:
             w = before + member.learning_rate * (w - before)
         return (w, *kept)
 
@@ -373,7 +406,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         self._slots = [
             []
             if self._overwrite_variable_with_gradient(v)
-            else [self._state_beside(v, slot) for slot in self.slots(tuple(v.shape))]
+            else [self._state_beside(v, slot) for slot in self.slots_for(v)]
             for v in variables
         ]
         self._shared = {
@@ -385,6 +418,18 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
             )
             for name, slot in self._all_shared_slots().items()
         }
+        for name, schedule in self._observers():
+            schedule.keep_state(
+                {
+                    slot.name: self.add_variable(
+                        shape=(),
+                        initializer=lambda shape, dtype, slot=slot: slot.start(None),
+                        dtype="float32",
+                        name=f"{name}_{slot.name}",
+                    )
+                    for slot in schedule.slots()
+                }
+            )
 
     def _state_beside(
         self, variable: Variable, slot: Slot, dtype: str | None = None
@@ -450,6 +495,49 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         self._write(variables, new_state)
         backend.write(self, accumulators, new_sums)
 
+    # ------------------------------------------------------------------ schedules of the loss
+
+    def _observers(self) -> list[tuple[str, ObservesLoss]]:
+        """The schedules among the arguments that follow the loss, with a name each."""
+        names = [name for name in self.hyperparameter_names if name != "learning_rate"]
+        arguments = {"learning_rate": self._learning_rate, **{n: getattr(self, n) for n in names}}
+        return [
+            (f"{name}_{number}" if number else name, schedule)
+            for name, value in arguments.items()
+            for number, schedule in enumerate(observers(value))
+        ]
+
+    def observe(self, loss: Tensor) -> None:
+        """Hands a loss to the schedules that follow it, such as `ReduceOnPlateau`.
+
+        A bound model does it after each step. In a training loop of your own call it before each
+        `apply`, with the loss whose gradients are applied.
+
+        Args:
+            loss: The minibatch's loss, a scalar.
+        """
+        self._is_observed = True
+        loss = ops.cast(loss, "float32")
+        with backend.no_gradient():
+            for _, schedule in self._observers():
+                if schedule.state is None:
+                    continue
+                old = dict(zip(schedule.state, backend.read(schedule.state.values()), strict=True))
+                new = schedule.observed(loss, old)
+                names = list(schedule.state)
+                backend.write(self, [schedule.state[n] for n in names], [new[n] for n in names])
+
+    def _check_observed(self) -> None:
+        if self._is_observed or is_loss_watched() or not self._observers():
+            return
+        raise RuntimeError(
+            f"A schedule of {type(self).__name__} follows the loss and needs a bound model. Call "
+            "keras_gradopt.bind(model) before fit (again after load_model or clone_model), or "
+            "optimizer.observe(loss) before each step of a loop of your own."
+        )
+
+    # ------------------------------------------------------------------ reading, stepping, writing
+
     def _read(self, variables: Sequence[Variable]) -> dict[str, Any]:
         indices = [self._get_variable_index(v) for v in variables]
         ws = backend.read(variables, [compute_dtype(v) for v in variables])
@@ -470,6 +558,8 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
     def _stepped(
         self, state: dict[str, Any], gs: list[Tensor], variables: Sequence[Variable]
     ) -> dict[str, Any]:
+        self._check_observed()
+        state = self._exchanged(state, evaluating=False)
         step = self.iterations + 1
         h = self.hyperparameters(step, **self._clock_overrides())
         members = [self._group_of(v) for v in variables]
@@ -546,6 +636,62 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
                 state["ws"], [g], state["slots"], state["shared"], h, [NO_DECAY]
             )
             self._write([variable], {**state, "ws": ws, "slots": slots, "shared": shared})
+
+    # ------------------------------------------------------------------ weights for evaluation
+
+    def put_evaluation_weights(self, variables: Sequence[Variable] | None = None) -> None:
+        """Puts the weights to evaluate and save into the variables, where they are others.
+
+        Nothing happens where they are in already, and for rules that do not average. The end of
+        `fit` does it by itself; `keras_gradopt.callbacks.EvaluationWeights`, which a bound model
+        has, around each evaluation and at the end of each epoch. The next step takes the weights
+        in training back by itself, but its gradient was taken at these.
+
+        Args:
+            variables: The model's trainable variables; None are those of `build`.
+        """
+        self._exchange(variables, evaluating=True)
+
+    def put_training_weights(self, variables: Sequence[Variable] | None = None) -> None:
+        """Puts the weights at which gradients are to be taken back into the variables.
+
+        Args:
+            variables: The model's trainable variables; None are those of `build`.
+        """
+        self._exchange(variables, evaluating=False)
+
+    def _exchange(self, variables: Sequence[Variable] | None, *, evaluating: bool) -> None:
+        if not self.averages_weights or not self.built:
+            return
+        known = self._trainable_variables if variables is None else list(variables)
+        with backend.no_gradient():
+            state = self._exchanged(self._read(known), evaluating=evaluating)
+            self._write(known, state)
+
+    def _exchanged(self, state: dict[str, Any], *, evaluating: bool) -> dict[str, Any]:
+        """State with the weights of the one kind or the other; as it is if they are in."""
+        if not self.averages_weights:
+            return state
+        shared = state["shared"]
+        due = ops.not_equal(shared[EVALUATING] > 0, evaluating)
+        turn = self.evaluation_weights if evaluating else self.training_weights
+        rows = [(w, *slots) for w, slots in zip(state["ws"], state["slots"], strict=True)]
+        turned = [
+            [ops.where(due, a, b) for a, b in zip(turn(*row), row, strict=True)] for row in rows
+        ]
+        return {
+            **state,
+            "ws": [row[0] for row in turned],
+            "slots": [tuple(row[1:]) for row in turned],
+            "shared": {**shared, EVALUATING: ops.full_like(shared[EVALUATING], float(evaluating))},
+        }
+
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
+        """Puts the weights that training was for into the model: Keras calls it after `fit`."""
+        if self.averages_weights and not self.use_ema:
+            self.put_evaluation_weights(var_list)
+        else:
+            super().finalize_variable_values(var_list)
 
     # ------------------------------------------------------------------ Keras' own interface
 

@@ -6,17 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 
-def stateful_train_step(keras_step: Callable, offer: Callable) -> Callable:
-    """Wraps Keras' `train_step(data)` so that an Objective surrounds it.
+def stateful_train_step(keras_step: Callable, offer: Callable, watch: Any) -> Callable:
+    """Wraps Keras' `train_step(data)` so that an Objective surrounds it and its loss is observed.
 
     Args:
         keras_step: The model's own step.
         offer: `offer(trainable, non_trainable, metrics, optimizer, data)` as a context manager;
             None for lists that are to be read from the variables.
+        watch: A `binding.LossWatch`.
     """
 
     def step(data: Any) -> Any:
+        kept, _ = watch.begin(None)
         with offer(None, None, None, None, data):
-            return keras_step(data)
+            logs = keras_step(data)
+        logs, _, _ = watch.end(kept, logs, None, None)
+        return logs
 
     return step

@@ -96,18 +96,23 @@ def replayed(state: None) -> Iterator[None]:
     yield
 
 
-def train_step(keras_step: Callable, offer: Callable) -> Callable:
-    """Wraps Keras' stateless `train_step(state, data)` so that an Objective surrounds it.
+def train_step(keras_step: Callable, offer: Callable, watch: Any) -> Callable:
+    """Wraps Keras' stateless `train_step(state, data)`: an Objective around it, its loss observed.
 
     Args:
         keras_step: The model's own step.
         offer: `offer(trainable, non_trainable, metrics, optimizer, data)` as a context manager;
             lists of values.
+        watch: A `binding.LossWatch`.
     """
 
     def step(state: tuple, data: Any) -> tuple:
         trainable, non_trainable, optimizer, metrics = state
+        kept, metrics = watch.begin(metrics)
         with offer(trainable, non_trainable, metrics, optimizer, data):
-            return keras_step(state, data)
+            logs, state = keras_step((trainable, non_trainable, optimizer, metrics), data)
+        trainable, non_trainable, optimizer, metrics = state
+        logs, optimizer, metrics = watch.end(kept, logs, optimizer, metrics)
+        return logs, (trainable, non_trainable, optimizer, metrics)
 
     return step

@@ -7,6 +7,7 @@ optimizers. Step 0 is the first step.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ from keras import ops
 from keras_gradopt import registry
 from keras_gradopt.arguments import Arguments
 from keras_gradopt.schedules.large_batch import large_batch_scale as large_batch_scale
+from keras_gradopt.slot import Slot
 
 Tensor = Any
 
@@ -53,6 +55,55 @@ class Schedule(Arguments, keras.optimizers.schedules.LearningRateSchedule):
     def from_config(cls, config: dict[str, Any]) -> Schedule:
         """Makes the schedule that `get_config` described."""
         return cls(**config)
+
+
+class ObservesLoss(Schedule):
+    """Base of schedules that follow the training loss: state that moves with each loss observed.
+
+    The optimizer that such a schedule is given to builds its state, keeps it among its variables,
+    and hands it the losses, see `keras_gradopt.Optimizer.observe`.
+
+    Attributes:
+        state: The optimizer's variables that hold the state, by name; None before.
+    """
+
+    state: dict[str, Any] | None = None
+
+    def slots(self) -> Sequence[Slot]:
+        """The state, scalars."""
+        raise NotImplementedError(f"{type(self).__name__} must define slots().")
+
+    def observed(self, loss: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The state after one more loss, as a pure function.
+
+        Args:
+            loss: A scalar, float32.
+            state: The state before, by name.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define observed(loss, state).")
+
+    def keep_state(self, variables: dict[str, Any]) -> None:
+        """Takes the variables that hold the state.
+
+        Raises:
+            ValueError: Another optimizer keeps this schedule's state.
+        """
+        if self.state is not None:
+            raise ValueError(
+                f"This {type(self).__name__} belongs to another optimizer or argument, whose loss "
+                "it follows. Make a new one for each."
+            )
+        self.state = variables
+
+
+def observers(value: Any) -> list[ObservesLoss]:
+    """The schedules inside a schedule that follow the loss, itself included."""
+    if isinstance(value, list | tuple):
+        return [found for item in value for found in observers(item)]
+    if not isinstance(value, Schedule):
+        return []
+    own = [value] if isinstance(value, ObservesLoss) else []
+    return own + [found for item in vars(value).values() for found in observers(item)]
 
 
 def as_schedule(value: Any) -> Any:

@@ -16,6 +16,7 @@ from keras.src.utils import tracking
 from keras_gradopt import backend, registry
 from keras_gradopt.arguments import Hyperparameters, serialize
 from keras_gradopt.optimizer import Optimizer, compute_dtype
+from keras_gradopt.slot import Slot
 
 Tensor = Any
 Variable = Any
@@ -44,6 +45,8 @@ class Wrapper(Optimizer):
     keeps_lost_digits = False
     # Copies the weights before the inner step, for rules whose `after` reads them.
     keeps_previous: ClassVar[bool] = False
+    # Hands `after` the gradient of the inner optimizer's real step, for rules that read it.
+    keeps_gradients: ClassVar[bool] = False
 
     @tracking.no_automatic_dependency_tracking
     def __init__(self, inner: Any, **kwargs: Any) -> None:
@@ -107,6 +110,7 @@ class Wrapper(Optimizer):
         self,
         old: list[Tensor],
         ws: list[Tensor],
+        gs: list[Tensor],
         slots: list[tuple[Tensor, ...]],
         shared: dict[str, Tensor],
         h: Hyperparameters,
@@ -116,11 +120,13 @@ class Wrapper(Optimizer):
         Args:
             old: Weights before the step where `keeps_previous`, else an empty list.
             ws: Weights after it.
+            gs: The gradients of the step where `keeps_gradients` (under accumulation the mean of
+                its minibatches'), else an empty list.
             slots: Per variable, the wrapper's slots.
             shared: The wrapper's shared slots.
             h: Hyper-parameters of the step just made.
         """
-        del old, h
+        del old, gs, h
         return ws, slots, shared
 
     # ------------------------------------------------------------------ the step
@@ -133,8 +139,19 @@ class Wrapper(Optimizer):
         self.inner.build(list(variables))
         super().build(variables)
 
+    def _create_state(self, variables: list[Variable]) -> None:
+        super()._create_state(variables)
+        self._gradient_sums = [
+            self._state_beside(v, Slot("gradient_sum"))
+            for v in variables
+            if self.keeps_gradients and _accumulated(self.inner)
+        ]
+
     def _apply_dense(self, grads: list[Tensor], variables: list[Variable]) -> None:
         state = self._read(variables)
+        if self.averages_weights:
+            state = self._exchanged(state, evaluating=False)
+            self._write(variables, state)
         before = ops.cast(self.inner.iterations, "int32")
         h = self.hyperparameters(before + 1)
         gs = [ops.cast(g, w.dtype) for g, w in zip(grads, state["ws"], strict=True)]
@@ -147,13 +164,26 @@ class Wrapper(Optimizer):
         if type(self).after is Wrapper.after:
             return
         stepped = ops.not_equal(ops.cast(self.inner.iterations, "int32"), before)
+        gs = self._of_real_step(gs, variables, stepped) if self.keeps_gradients else []
         state["ws"] = backend.read(variables, [compute_dtype(v) for v in variables])
-        ws, slots, shared = self.after(old, state["ws"], state["slots"], state["shared"], h)
+        ws, slots, shared = self.after(old, state["ws"], gs, state["slots"], state["shared"], h)
         new = {"ws": ws, "slots": slots, "shared": shared}
         kept = {name: state[name] for name in new}
-        if _accumulates(self.inner):
+        if _accumulated(self.inner):
             new = keras.tree.map_structure(lambda a, b: ops.where(stepped, a, b), new, kept)
         self._write(variables, new)
+
+    def _of_real_step(
+        self, gs: list[Tensor], variables: list[Variable], stepped: Tensor
+    ) -> list[Tensor]:
+        """The mean gradient of the minibatches since the last real step, this one included."""
+        parts = _accumulated(self.inner)
+        if not parts:
+            return gs
+        sums = [self._gradient_sums[self._get_variable_index(v)] for v in variables]
+        gs = [s + g for s, g in zip(backend.read(sums), gs, strict=True)]
+        backend.write(self, sums, [ops.where(stepped, ops.zeros_like(g), g) for g in gs])
+        return [g / parts for g in gs]
 
     def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Any) -> None:
         """Not defined for one variable alone: the inner optimizer steps all of them."""
@@ -192,9 +222,24 @@ class Wrapper(Optimizer):
         del count
         return {"learning_rate": ops.cast(self.inner.learning_rate, "float32")}
 
+    def observe(self, loss: Tensor) -> None:
+        """Hands a loss to the schedules that follow it, the inner optimizer's too."""
+        super().observe(loss)
+        if isinstance(self.inner, Optimizer):
+            self.inner.observe(loss)
+
+    def _exchange(self, variables: Sequence[Variable] | None, *, evaluating: bool) -> None:
+        if self.averages_weights:
+            super()._exchange(variables, evaluating=evaluating)
+        elif isinstance(self.inner, Optimizer):
+            self.inner._exchange(variables, evaluating=evaluating)
+
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
-        """Lets the inner optimizer put its final values into the weights."""
-        self.inner.finalize_variable_values(var_list)
+        """Puts the wrapper's average into the weights, or the inner optimizer's final values."""
+        if self.averages_weights:
+            self.put_evaluation_weights(var_list)
+        else:
+            self.inner.finalize_variable_values(var_list)
 
     def exclude_from_weight_decay(
         self, var_list: Sequence[Variable] | None = None, var_names: Sequence[str] | None = None
@@ -227,8 +272,7 @@ def _made(inner: Any) -> keras.optimizers.Optimizer:
     return inner
 
 
-def _accumulates(optimizer: Any) -> bool:
+def _accumulated(optimizer: Any) -> int:
+    """Minibatches to a real step of an optimizer or of one inside it; 0 is no accumulation."""
     inner = getattr(optimizer, "inner_optimizer", None)
-    return bool(optimizer.gradient_accumulation_steps) or (
-        inner is not None and _accumulates(inner)
-    )
+    return optimizer.gradient_accumulation_steps or (0 if inner is None else _accumulated(inner))

@@ -61,6 +61,7 @@ class Lookahead(Wrapper):
         self,
         old: list[Tensor],
         ws: list[Tensor],
+        gs: list[Tensor],
         slots: list[tuple[Tensor, ...]],
         shared: dict[str, Tensor],
         h: Hyperparameters,

@@ -58,12 +58,14 @@ class Pair:
         peer: The other implementation's path: weights after each of `STEPS` steps.
         tolerance: Largest deviation, relative to the weights' largest entry.
         why: The reason for a tolerance above `TOLERANCE`.
+        evaluated: Whether the weights to evaluate are compared, not those in training.
     """
 
     ours: Callable[[], Any]
     peer: Callable[[], Trajectory]
     tolerance: float = TOLERANCE
     why: str = ""
+    evaluated: bool = False
 
 
 def pairs() -> dict[str, Pair]:
@@ -80,7 +82,8 @@ def pairs() -> dict[str, Pair]:
 def deviation(pair: Pair) -> float:
     """The largest deviation of any weight at any step, relative to its tensor's largest entry."""
     worst = 0.0
-    for ours, theirs in zip(train(pair.ours(), STEPS), pair.peer(), strict=True):
+    path = train(pair.ours(), STEPS, evaluated=pair.evaluated)
+    for ours, theirs in zip(path, pair.peer(), strict=True):
         for a, e in zip(ours, theirs, strict=True):
             difference = np.abs(np.asarray(a, np.float64) - np.asarray(e, np.float64)).max()
             worst = max(worst, float(difference / np.abs(e).max()))

@@ -28,8 +28,17 @@ def gradients(weights: list[np.ndarray], step: int) -> list[np.ndarray]:
     return found
 
 
-def train(optimizer: keras.optimizers.Optimizer, steps: int, weights: list | None = None) -> list:
-    """Runs `steps` steps on `gradients`; returns the weights after each step, as NumPy arrays."""
+def train(
+    optimizer: keras.optimizers.Optimizer,
+    steps: int,
+    weights: list | None = None,
+    *,
+    evaluated: bool = False,
+) -> list:
+    """Runs `steps` steps on `gradients`; returns the weights after each step, as NumPy arrays.
+
+    With `evaluated` they are those that the optimizer wants evaluated.
+    """
     variables = [
         keras.Variable(w, name=f"w{i}")
         for i, w in enumerate(start_weights() if weights is None else weights)
@@ -39,7 +48,11 @@ def train(optimizer: keras.optimizers.Optimizer, steps: int, weights: list | Non
         values = [keras.ops.convert_to_numpy(v.value) for v in variables]
         grads = [keras.ops.convert_to_tensor(g) for g in gradients(values, step)]
         optimizer.apply(grads, variables)
+        if evaluated:
+            optimizer.put_evaluation_weights(variables)
         path.append([keras.ops.convert_to_numpy(v.value).copy() for v in variables])
+        if evaluated:
+            optimizer.put_training_weights(variables)
     return path
 
 
