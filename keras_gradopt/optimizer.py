@@ -367,7 +367,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
             variables: The model's trainable variables.
 
         Raises:
-            ValueError: There are none.
+            ValueError: There are none, or the rule cannot train in several replicas.
         """
         if self.built:
             return
@@ -376,6 +376,12 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
             raise ValueError(
                 f"{type(self).__name__} was built without variables. The model has no trainable "
                 "weights: build it, or set trainable=True on a layer."
+            )
+        if self.needs != "gradient" and backend.replicas() > 1:
+            raise ValueError(
+                f"{type(self).__name__} evaluates the loss of one minibatch, which tf.distribute "
+                f"cuts into {backend.replicas()}. Train in one replica, or take an optimizer that "
+                "needs gradients only."
             )
         parameter_groups.check_used(self.groups, [_path(v) for v in variables])
         ema, accumulation = self.use_ema, self.gradient_accumulation_steps

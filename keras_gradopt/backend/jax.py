@@ -44,6 +44,17 @@ def apply(step: Callable, grads: list, variables: list) -> None:
     step(grads, variables)
 
 
+def stepping_inner(optimizer: Any) -> contextlib.AbstractContextManager:
+    """Nothing to change: Keras' own optimizers step their variables in place."""
+    del optimizer
+    return contextlib.nullcontext()
+
+
+def replicas() -> int:
+    """One program: keras.distribution shards its arrays."""
+    return 1
+
+
 def read(variables: Sequence[Any], dtypes: Sequence[str] | None = None) -> list[Tensor]:
     """The variables' values, in other dtypes if given."""
     values = [v.value for v in variables]

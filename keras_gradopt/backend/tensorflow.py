@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from keras_gradopt.backend import engine
 from keras_gradopt.backend.common import stateful_train_step
@@ -18,6 +20,16 @@ Tensor = Any
 # Packing tensors below 16k entries pays on TensorFlow, with and without XLA; larger ones lose.
 run = partial(engine.run, pack_below=16_384)
 train_step = stateful_train_step
+
+# What Keras' TensorFlow optimizers do through tf.distribute, and its base class does in place.
+_REDUCING = (
+    "_apply_weight_decay",
+    "_backend_increment_gradient_accumulators",
+    "_backend_update_step",
+    "_overwrite_model_variables_with_average_value",
+)
+# True inside a step under tf.distribute, where gradients are summed already.
+_on_one_replica: ContextVar[bool] = ContextVar("keras_gradopt_on_one_replica", default=False)
 
 
 def no_gradient() -> contextlib.AbstractContextManager:
@@ -32,8 +44,11 @@ def building() -> contextlib.AbstractContextManager:
 
 def beside(variable: Any) -> contextlib.AbstractContextManager:
     """Places new state on the variable's device."""
-    value = variable.value if isinstance(variable, keras.Variable) else variable
-    return tf.distribute.get_strategy().extended.colocate_vars_with(value)
+    return tf.distribute.get_strategy().extended.colocate_vars_with(_native(variable))
+
+
+def _native(variable: Any) -> Any:
+    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def densify(gradient: Any) -> Any:
@@ -42,16 +57,57 @@ def densify(gradient: Any) -> Any:
 
 
 def apply(step: Callable, grads: list, variables: list) -> None:
-    """Runs the step, under tf.distribute on the sum of all replicas' gradients."""
-    strategy = tf.distribute.get_strategy()
-    if strategy.num_replicas_in_sync == 1:
+    """Runs the step; under tf.distribute on the sum of all replicas' gradients, once per replica.
+
+    Clipping, norms and accumulation so see the gradient of the whole batch. Every replica steps
+    its own copy of weights and state by the same values, as the copies stay equal.
+    """
+    if replicas() == 1 or _on_one_replica.get():
         step(grads, variables)
         return
-    raise ValueError(
-        f"keras_gradopt does not run under {type(strategy).__name__} with "
-        f"{strategy.num_replicas_in_sync} replicas yet. Use a strategy with one replica, or "
-        "keras.distribution on the JAX backend."
-    )
+
+    def step_on_each(distribution: Any, summed: Sequence[Tensor]) -> None:
+        def step_here(_: Any, *own: Tensor) -> None:
+            token = _on_one_replica.set(True)
+            try:
+                step(list(own), variables)
+            finally:
+                _on_one_replica.reset(token)
+
+        anchor = _native(variables[0])
+        distribution.extended.update(anchor, step_here, args=tuple(summed), group=False)
+
+    strategy, replica = tf.distribute.get_strategy(), tf.distribute.get_replica_context()
+    if replica is None:
+        step_on_each(strategy, grads)
+        return
+    summed = replica.all_reduce(tf.distribute.ReduceOp.SUM, grads)
+    tf.__internal__.distribute.interim.maybe_merge_call(step_on_each, strategy, summed)
+
+
+@contextlib.contextmanager
+def stepping_inner(optimizer: Any) -> Iterator[None]:
+    """Lets Keras' own optimizer step inside the step of a wrapper.
+
+    Under tf.distribute it would sum the summed gradients again and update every replica from each
+    of them; the methods of Keras' base class update the variables at hand.
+
+    Args:
+        optimizer: The wrapper's inner optimizer.
+    """
+    replaced = _REDUCING if _on_one_replica.get() else ()
+    for name in replaced:
+        object.__setattr__(optimizer, name, getattr(BaseOptimizer, name).__get__(optimizer))
+    try:
+        yield
+    finally:
+        for name in replaced:
+            object.__delattr__(optimizer, name)
+
+
+def replicas() -> int:
+    """Copies of the model that train in step under the strategy in scope."""
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def read(variables: Sequence[Any], dtypes: Sequence[str] | None = None) -> list[Tensor]:

@@ -33,6 +33,17 @@ def _unflatten(vector: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor
 run = partial(engine.run, pack_below=32_768, flatten=_flatten, unflatten=_unflatten)
 
 
+def stepping_inner(optimizer: Any) -> contextlib.AbstractContextManager:
+    """Nothing to change: Keras' own optimizers step their variables in place."""
+    del optimizer
+    return contextlib.nullcontext()
+
+
+def replicas() -> int:
+    """One program: torch's own wrappers copy the process."""
+    return 1
+
+
 def read(variables: Sequence[Any], dtypes: Sequence[str] | None = None) -> list[Tensor]:
     """The variables' values, in other dtypes if given, without Keras' checks for each of them."""
     values = [v.value.detach() for v in variables]
