@@ -158,9 +158,9 @@ class Wrapper(Optimizer):
         gs = self.before(state["ws"], gs, state["slots"], state["shared"], h)
         old = backend.frozen(variables) if self.keeps_previous else []
         old = [ops.cast(w, compute_dtype(v)) for w, v in zip(old, variables, strict=False)]
-        gs = [ops.cast(g, v.dtype) for g, v in zip(gs, variables, strict=True)]
+        handed_on = [ops.cast(g, v.dtype) for g, v in zip(gs, variables, strict=True)]
         with backend.stepping_inner(self.inner):
-            self.inner.apply(gs, variables)
+            self.inner.apply(handed_on, variables)
         if type(self).after is Wrapper.after:
             return
         stepped = ops.not_equal(ops.cast(self.inner.iterations, "int32"), before)

@@ -23,7 +23,12 @@ OTHERS = {
     for family in registry.OTHER_FAMILIES
     for name, cls in registry.members(f"keras_gradopt.{family}").items()
 }
-PUBLIC = {**OPTIMIZERS, **OTHERS}
+CALLBACKS = {
+    name: cls
+    for name, cls in registry.members("keras_gradopt.callbacks").items()
+    if issubclass(cls, kg.callbacks.Callback)
+}
+PUBLIC = {**OPTIMIZERS, **OTHERS, **CALLBACKS}
 
 
 class Rounded(doctest.OutputChecker):

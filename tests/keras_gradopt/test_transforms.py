@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import optax
 import pytest
+import smartclip
 import torch
 from keras import ops
 from pytorch_optimizer.optimizer.gradient_centralization import centralize_gradient
@@ -17,6 +18,7 @@ from pytorch_optimizer.optimizer.gradient_centralization import centralize_gradi
 import keras_gradopt as kg
 from keras_gradopt import registry
 from keras_gradopt.arguments import Hyperparameters
+from keras_gradopt.tensors import global_norm
 from tests.keras_gradopt.problems import (
     assert_close,
     gradients,
@@ -324,3 +326,20 @@ def test_one_of_the_three_clipping_arguments_at_a_time() -> None:
 def test_what_is_no_transform_is_refused() -> None:
     with pytest.raises(ValueError, match=r"gradient_transforms takes objects of"):
         kg.SGD(gradient_transforms=[lambda g: g])
+
+
+def test_the_percentile_clip_bounds_norms_as_smartclip_does() -> None:
+    percentile, length = 40.0, 6
+    transform = TRANSFORMS["PercentileClip"](percentile, length)
+    peer = smartclip.AutoClip(
+        mode="percentile", percentile=percentile, history="window", window_size=length
+    )
+    shared = {s.name: s.start(None) for s in transform.shared_slots()}
+    h = Hyperparameters(step=1, percentile=percentile)
+    for number in range(15):
+        gs = [keras.ops.convert_to_tensor(g) for g in gradients(start_weights(), number)]
+        clipped, shared = transform.apply(gs, gs, shared, h)
+        norm = float(keras.ops.convert_to_numpy(global_norm(gs)))
+        peer.observe(norm)
+        ours = float(keras.ops.convert_to_numpy(global_norm(clipped)))
+        assert ours == pytest.approx(min(norm, peer.threshold()), rel=1e-6)
