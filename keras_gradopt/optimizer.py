@@ -70,7 +70,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         name: Name of the optimizer, part of its variables' names.
 
     Raises:
-        ValueError: An argument lies outside its range.
+        ValueError: An argument lies outside its range, or a transform is given twice.
     """
 
     # What a rule needs beyond gradients; the word that `bind`, tests and the recommender read.
@@ -148,6 +148,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         self.groups = parameter_groups.checked(groups)
         self.gradient_transforms = tuple(_transform(t) for t in gradient_transforms)
         self._clipping = _clipping(clipnorm, clipvalue, global_clipnorm)
+        _check_no_transform_twice(self._all_transforms())
 
     # ------------------------------------------------------------------ what a rule declares
 
@@ -545,7 +546,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
     # ------------------------------------------------------------------ reading, stepping, writing
 
     def _read(self, variables: Sequence[Variable]) -> dict[str, Any]:
-        indices = [self._get_variable_index(v) for v in variables]
+        indices = [self._index_of(v) for v in variables]
         ws = backend.read(variables, [compute_dtype(v) for v in variables])
         for position, lost in enumerate(self._lost_digits[i] for i in indices):
             if lost is not None:
@@ -560,6 +561,15 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
                 [self._model_variables_moving_average[i] for i in indices]
             )
         return state
+
+    def _index_of(self, variable: Variable) -> int:
+        try:
+            return int(self._get_variable_index(variable))
+        except KeyError:
+            raise ValueError(
+                f"{type(self).__name__} was not built with the variable {_path(variable)!r}. Make "
+                "a new optimizer for other variables, or build it with all of them."
+            ) from None
 
     def _stepped(
         self, state: dict[str, Any], gs: list[Tensor], variables: Sequence[Variable]
@@ -784,6 +794,16 @@ def _transform(value: Any) -> Transform:
             f"gradient_transforms takes objects of keras_gradopt.transforms, received {value!r}."
         )
     return value
+
+
+def _check_no_transform_twice(transforms: Sequence[Transform]) -> None:
+    kinds = [type(t).__name__ for t in transforms]
+    twice = sorted({kind for kind in kinds if kinds.count(kind) > 1})
+    if twice:
+        raise ValueError(
+            f"The gradients would go through {', '.join(twice)} twice. Give one in "
+            "gradient_transforms, or the argument (clipnorm, clipvalue, global_clipnorm), not both."
+        )
 
 
 def _clipping(

@@ -505,6 +505,37 @@ def test_every_schedulable_hyperparameter_takes_a_schedule(cls: type) -> None:
         assert_close(train(scheduled, 4), train(fixed, 4), 1e-6)
 
 
+@one_gradient_class_per_contract
+def test_a_variable_it_was_not_built_with_is_refused_by_name(cls: type) -> None:
+    optimizer, ws = cls.example(), variables()
+    optimizer.build(ws[:2])
+    with pytest.raises(ValueError, match="w2"):
+        optimizer.apply([ops.ones(ws[2].shape)], [ws[2]])
+    if cls in PURE:
+        with pytest.raises(ValueError, match="was not built with the variable 'w2'"):
+            optimizer.update_step(ops.ones(ws[2].shape), ws[2], 0.1)
+
+
+@one_gradient_class_per_contract
+def test_a_transform_given_twice_is_refused_by_name(cls: type) -> None:
+    clip = kg.transforms.ClipByNorm
+    for twice in (
+        {"gradient_transforms": [clip(1.0), clip(2.0)]},
+        {"gradient_transforms": [clip(1.0)], "clipnorm": 1.0},
+    ):
+        with pytest.raises(ValueError, match="through ClipByNorm twice"):
+            cls.example(**twice)
+
+
+@every_class
+def test_no_argument_takes_a_schedule_that_its_range_does_not_allow(cls: type) -> None:
+    for name, allowed in cls.all_ranges().items():
+        if allowed.schedulable or name not in cls.argument_defaults():
+            continue
+        with pytest.raises(ValueError, match=rf"{name} must be a number in [^ ]* ?[^ ]*, received"):
+            _with(cls, name, kg.schedules.Constant(0.5))
+
+
 @every_class
 def test_arguments_outside_their_range_are_refused_by_name(cls: type) -> None:
     for name, allowed in cls.all_ranges().items():
