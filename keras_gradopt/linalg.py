@@ -27,3 +27,33 @@ def inverse_root(matrix: Tensor, order: int) -> Tensor:
     floor = ops.maximum(values[-1] * 1e-12, 1e-30)
     roots = ops.power(ops.maximum(values, floor), -1.0 / order)
     return ops.matmul(vectors * roots, ops.transpose(vectors))
+
+
+def unfolding_square(g: Tensor, axis: int) -> Tensor:
+    r"""$G^{(i)} G^{(i)\top}$ with the unfolding of a tensor along one axis.
+
+    Args:
+        g: Of any shape with at least one axis.
+        axis: The axis $i$, of length n.
+
+    Returns:
+        Shape (n, n), symmetric.
+    """
+    unfolded = ops.reshape(ops.moveaxis(g, axis, 0), (g.shape[axis], -1))
+    return ops.matmul(unfolded, ops.transpose(unfolded))
+
+
+def along_axis(matrix: Tensor, g: Tensor, axis: int) -> Tensor:
+    """Multiplies every fibre of a tensor along an axis by a square matrix.
+
+    Args:
+        matrix: Shape (n, n).
+        g: A tensor whose axis has length n.
+        axis: The axis.
+
+    Returns:
+        The shape of `g`.
+    """
+    moved = ops.moveaxis(g, axis, 0)
+    product = ops.matmul(matrix, ops.reshape(moved, (g.shape[axis], -1)))
+    return ops.moveaxis(ops.reshape(product, moved.shape), 0, axis)

@@ -24,7 +24,7 @@ from keras_gradopt.objective import is_loss_watched
 from keras_gradopt.ranges import LEARNING_RATE, NON_NEGATIVE, Range
 from keras_gradopt.schedules import ObservesLoss, observers
 from keras_gradopt.slot import Slot
-from keras_gradopt.tensors import HALF_DROPS, split_half
+from keras_gradopt.tensors import HALF_DROPS, either, split_half
 from keras_gradopt.transforms import Transform
 from keras_gradopt.transforms.clip_by_global_norm import ClipByGlobalNorm
 from keras_gradopt.transforms.clip_by_norm import ClipByNorm
@@ -498,7 +498,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         last = ops.equal((self._iterations + 1) % parts, 0)
         # Only values leave the branches, so the step is computed once per real step on every
         # backend, and nothing is assigned inside a branch (which JAX cannot trace).
-        new_state, new_sums = ops.cond(last, step, gather)
+        new_state, new_sums = either(last, step, gather)
         self._write(variables, new_state)
         backend.write(self, accumulators, new_sums)
 

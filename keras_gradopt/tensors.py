@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
@@ -38,6 +38,23 @@ def one_minus_power(rate: Any, step: Any) -> Tensor:
         # A traced rate may be 0, where the logarithm is -inf; 1e-30**step is 0 in float32 as well.
         log_rate = ops.log(ops.maximum(rate, 1e-30))
     return -ops.expm1(step * log_rate)
+
+
+def either(condition: Tensor, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    """`ops.cond`, which outside of compiled steps runs the branch in question and nothing else.
+
+    There JAX would compile both branches anew at every step: closures are no key to its cache.
+
+    Args:
+        condition: A boolean scalar.
+        yes: What to compute where it holds.
+        no: What to compute elsewhere, of the same structure, shapes and dtypes.
+    """
+    try:
+        known = bool(condition)
+    except TypeError:  # traced, by JAX or TensorFlow
+        return ops.cond(condition, yes, no)
+    return yes() if known else no()
 
 
 # Bits of float32's mantissa that a half-precision type drops.

@@ -10,10 +10,11 @@ from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters, positive_int
 from keras_gradopt.gradient.adagrad import Adagrad
-from keras_gradopt.linalg import inverse_root
+from keras_gradopt.linalg import along_axis, inverse_root, unfolding_square
 from keras_gradopt.optimizer import Optimizer
 from keras_gradopt.ranges import DECAY_RATE, EPSILON, Range
 from keras_gradopt.slot import Slot
+from keras_gradopt.tensors import either
 
 Tensor = Any
 
@@ -117,7 +118,7 @@ class Shampoo(Optimizer):
         axes = self._axes(tuple(w.shape))
         pairs = [(rest.pop(0), rest.pop(0)) for _ in axes]
         statistics = [
-            self._gathered(s, _unfolding_square(g, axis), h)
+            self._gathered(s, unfolding_square(g, axis), h)
             for axis, (s, _) in zip(axes, pairs, strict=True)
         ]
         roots = self._roots(statistics, [root for _, root in pairs], len(w.shape), h)
@@ -125,7 +126,7 @@ class Shampoo(Optimizer):
 
         p = g
         for axis, root in zip(axes, roots, strict=True):
-            p = _along_axis(root, p, axis)
+            p = along_axis(root, p, axis)
         d = g
         if self.grafting:
             count = len(self.grafting.slots(tuple(w.shape)))
@@ -155,7 +156,7 @@ class Shampoo(Optimizer):
         if self.preconditioner_interval == 1 or not statistics:
             return computed()
         due = ops.equal(ops.mod(h.step - 1.0, float(self.preconditioner_interval)), 0.0)
-        return ops.cond(due, computed, lambda: old)
+        return either(due, computed, lambda: old)
 
 
 def _scaled_eye(n: int, scale: float) -> Callable[[Tensor], Tensor]:
@@ -173,20 +174,6 @@ def _graft(value: Any) -> Optimizer | bool:
         "grafting must be True, False or an optimizer of keras_gradopt whose state is all per "
         f"variable (such as SGD or Adam), received {value!r}."
     )
-
-
-def _unfolding_square(g: Tensor, axis: int) -> Tensor:
-    """$G^{(i)} G^{(i)T}$, of shape (n, n) for an axis of length n."""
-    n = g.shape[axis]
-    unfolded = ops.reshape(ops.moveaxis(g, axis, 0), (n, -1))
-    return ops.matmul(unfolded, ops.transpose(unfolded))
-
-
-def _along_axis(matrix: Tensor, g: Tensor, axis: int) -> Tensor:
-    """Multiplies every fibre along an axis by the matrix."""
-    moved = ops.moveaxis(g, axis, 0)
-    product = ops.matmul(matrix, ops.reshape(moved, (g.shape[axis], -1)))
-    return ops.moveaxis(ops.reshape(product, moved.shape), 0, axis)
 
 
 def _norm(x: Tensor) -> Tensor:
