@@ -1,6 +1,7 @@
-"""Trains in one and in two TensorFlow replicas at the same global batch, into a NumPy file.
+"""Trains on one and on two devices at the same global batch, into a NumPy file.
 
-KERAS_BACKEND=tensorflow python -m tests.keras_gradopt.replicas OUT.npz
+KERAS_BACKEND=tensorflow python -m tests.keras_gradopt.devices OUT.npz
+XLA_FLAGS=--xla_force_host_platform_device_count=2 KERAS_BACKEND=jax python -m ... OUT.npz
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import keras_gradopt as kg
 from keras_gradopt import registry
@@ -21,31 +21,45 @@ from tests.keras_gradopt.problems import network, regression_data
 
 def main(path: str) -> None:
     """Runs everything and writes `path`."""
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    two = {"tensorflow": two_replicas, "jax": two_shards}[keras.backend.backend()]()
     found: dict[str, np.ndarray] = {}
     for name, made in cases().items():
-        for count, scope in ((1, contextlib.nullcontext()), (2, two.scope())):
-            with scope:
+        for count, devices in ((1, contextlib.nullcontext), (2, two)):
+            with devices():
                 model = network()
                 model.compile(optimizer=made(), loss="mse")
-            x, y = regression_data()
-            model.fit(x, y, epochs=2, batch_size=16, shuffle=False, verbose=0)
+                x, y = regression_data()
+                model.fit(x, y, epochs=2, batch_size=16, shuffle=False, verbose=0)
             for kind, variables in (
                 ("weight", model.trainable_variables),
                 ("state", model.optimizer.variables),
             ):
                 for i, copies in enumerate(copies_of(v) for v in variables):
-                    for replica, value in enumerate(copies):
-                        found[f"{name}/{count}/{kind}/{i}/{replica}"] = value
+                    for device, value in enumerate(copies):
+                        found[f"{name}/{count}/{kind}/{i}/{device}"] = value
     refused = ""
-    with two.scope():
+    with two():
         try:
             needy().build(network().trainable_variables)
         except ValueError as error:
             refused = str(error)
     np.savez(path, refused=refused, **found)
+
+
+def two_replicas() -> Callable[[], Any]:
+    """The scope of tf.distribute over two devices."""
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope
+
+
+def two_shards() -> Callable[[], Any]:
+    """The scope of keras.distribution over two devices."""
+    devices = keras.distribution.list_devices()
+    assert len(devices) == 2
+    return keras.distribution.DataParallel(devices=devices).scope
 
 
 def cases() -> dict[str, Callable[[], Any]]:
@@ -79,8 +93,10 @@ def needy() -> Any:
 
 
 def copies_of(variable: Any) -> list[np.ndarray]:
-    """The variable's value in each replica."""
+    """The variable's value on each device."""
     native = getattr(variable, "value", variable)
+    if keras.backend.backend() == "jax":
+        return [np.array(shard.data) for shard in native.addressable_shards]
     return [np.array(part) for part in getattr(native, "values", (native,))]
 
 
