@@ -77,6 +77,9 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
     needs: ClassVar[str] = "gradient"
     # True for rules whose coordinates move alone: the engine may pack their variables.
     elementwise: ClassVar[bool] = False
+    # True where a gradient of zero leaves a coordinate and its slots as they are, bit for bit: an
+    # embedding's rows that a minibatch did not look up are then left out of the step.
+    lazy: bool = False
     # True for rules that apply weight decay inside `update`, from `h.weight_decay`.
     decays_weights: ClassVar[bool] = False
     # True for rules that find their own step size, where the rate is a factor of it, usually 1.
@@ -469,7 +472,20 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
             grads: Gradients, one per variable; None where there is none.
             trainable_variables: The variables; None are those of `build`.
         """
-        super().apply([backend.densify(g) for g in grads], trainable_variables)
+        by_rows = self._leaves_rows_out()
+        grads = [g if by_rows and backend.is_rows(g) else backend.densify(g) for g in grads]
+        super().apply(grads, trainable_variables)
+
+    def _leaves_rows_out(self) -> bool:
+        """Whether rows without a gradient stay as they are, by the rule and all that is around."""
+        moves_them = (
+            self.weight_decay is not None
+            or self.use_ema
+            or self.gradient_accumulation_steps
+            or self.gradient_transforms
+        )
+        # Keras divides by the factor in a way that rows do not know.
+        return self.lazy and not moves_them and self.loss_scale_factor is None
 
     def _backend_apply_gradients(
         self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable]
@@ -479,6 +495,9 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
 
     def _apply_dense(self, grads: list[Tensor], variables: list[Variable]) -> None:
         """The step on summed gradients: accumulation around the pure step, then one write."""
+        if any(backend.is_rows(g) for g in grads):
+            self._apply_rows(grads, variables)
+            return
         state = self._read(variables)
         gs = [ops.cast(g, w.dtype) for g, w in zip(grads, state["ws"], strict=True)]
         parts = self.gradient_accumulation_steps
@@ -501,6 +520,32 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         new_state, new_sums = either(last, step, gather)
         self._write(variables, new_state)
         backend.write(self, accumulators, new_sums)
+
+    def _apply_rows(self, grads: list[Tensor], variables: list[Variable]) -> None:
+        """The step where some gradients hold the touched rows of their variables only."""
+        pairs = [
+            (g if self._lost_digits[self._index_of(v)] is None else backend.densify(g), v)
+            for g, v in zip(grads, variables, strict=True)
+        ]
+        whole = [(g, v) for g, v in pairs if not backend.is_rows(g)]
+        tables = [(g, v) for g, v in pairs if backend.is_rows(g)]
+        state = self._read([v for _, v in whole])
+        gs = [ops.cast(g, w.dtype) for (g, _), w in zip(whole, state["ws"], strict=True)]
+        touched = []
+        for found, v in tables:
+            targets = [v, *self._slots[self._index_of(v)]]
+            rows, g = backend.summed_rows(found)
+            w, *slots = backend.read_rows(targets, rows)
+            touched.append((targets, rows))
+            gs.append(ops.cast(g, w.dtype))
+            state["ws"].append(w)
+            state["slots"].append(tuple(slots))
+        new = self._stepped(state, gs, [v for _, v in (*whole, *tables)])
+        ws, slots = new.pop("ws"), new.pop("slots")
+        end = len(whole)
+        self._write([v for _, v in whole], {**new, "ws": ws[:end], "slots": slots[:end]})
+        for (targets, rows), w, own in zip(touched, ws[end:], slots[end:], strict=True):
+            backend.write_rows(self, targets, rows, [w, *own])
 
     # ------------------------------------------------------------------ schedules of the loss
 

@@ -47,7 +47,8 @@ def run(
     new: list[tuple | None] = [None] * len(ws)
     packs: dict[tuple, list[int]] = {}
     for i, w in enumerate(ws):
-        if elementwise and math.prod(w.shape) < pack_below:
+        # Rows of an embedding are as many as a minibatch looks up, which a graph does not know.
+        if elementwise and None not in tuple(w.shape) and math.prod(w.shape) < pack_below:
             packs.setdefault((str(w.dtype), len(slots[i]), members[i]), []).append(i)
         else:
             packs[(i,)] = [i]

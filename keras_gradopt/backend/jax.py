@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from keras import ops
 
-from keras_gradopt.backend import engine
+from keras_gradopt.backend import common, engine
 
 Tensor = Any
 
@@ -37,6 +37,9 @@ def beside(variable: Any) -> contextlib.AbstractContextManager:
 def densify(gradient: Any) -> Any:
     """Gradients of JAX are dense."""
     return gradient
+
+
+is_rows = common.is_rows
 
 
 def apply(step: Callable, grads: list, variables: list) -> None:

@@ -53,7 +53,31 @@ def _native(variable: Any) -> Any:
 
 def densify(gradient: Any) -> Any:
     """A gradient of an embedding as a dense tensor."""
-    return tf.convert_to_tensor(gradient) if isinstance(gradient, tf.IndexedSlices) else gradient
+    return tf.convert_to_tensor(gradient) if is_rows(gradient) else gradient
+
+
+def is_rows(gradient: Any) -> bool:
+    """Whether a gradient holds some rows only, as that of an embedding does."""
+    return isinstance(gradient, tf.IndexedSlices)
+
+
+def summed_rows(gradient: tf.IndexedSlices) -> tuple[Tensor, Tensor]:
+    """The numbers of the rows, each once, and their gradients."""
+    rows, position = tf.unique(gradient.indices)
+    return rows, tf.math.unsorted_segment_sum(gradient.values, position, tf.size(rows))
+
+
+def read_rows(variables: Sequence[Any], rows: Tensor) -> list[Tensor]:
+    """These rows of variables; the others are not read."""
+    return [tf.gather(_native(v), rows) for v in variables]
+
+
+def write_rows(
+    optimizer: Any, targets: Sequence[Any], rows: Tensor, values: Sequence[Tensor]
+) -> None:
+    """Assigns values to these rows of variables."""
+    for target, value in zip(targets, values, strict=True):
+        optimizer.assign(target, tf.IndexedSlices(value, rows))
 
 
 def apply(step: Callable, grads: list, variables: list) -> None:
@@ -79,9 +103,10 @@ def apply(step: Callable, grads: list, variables: list) -> None:
 
     strategy, replica = tf.distribute.get_strategy(), tf.distribute.get_replica_context()
     if replica is None:
-        step_on_each(strategy, grads)
+        step_on_each(strategy, [densify(g) for g in grads])
         return
-    summed = replica.all_reduce(tf.distribute.ReduceOp.SUM, grads)
+    dense = [densify(g) for g in grads]
+    summed = replica.all_reduce(tf.distribute.ReduceOp.SUM, dense)
     tf.__internal__.distribute.interim.maybe_merge_call(step_on_each, strategy, summed)
 
 

@@ -12,13 +12,12 @@ import torch
 from keras.src.backend import in_stateless_scope
 from keras.src.backend.torch.core import get_device
 
-from keras_gradopt.backend import engine
-from keras_gradopt.backend.common import stateful_train_step
+from keras_gradopt.backend import common, engine
 
 Tensor = Any
 
 # Each operation costs some microseconds to start: packing tensors below 32k entries pays.
-train_step = stateful_train_step
+train_step = common.stateful_train_step
 
 
 def _flatten(xs: Sequence[Tensor]) -> Tensor:
@@ -83,6 +82,9 @@ def densify(gradient: Any) -> Any:
     if isinstance(gradient, torch.Tensor) and gradient.is_sparse:
         return gradient.to_dense()
     return gradient
+
+
+is_rows = common.is_rows
 
 
 def apply(step: Callable, grads: list, variables: list) -> None:

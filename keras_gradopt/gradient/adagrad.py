@@ -44,6 +44,7 @@ class Adagrad(Optimizer):
     """
 
     elementwise = True
+    lazy = True
     ranges: ClassVar[dict[str, Range]] = {
         "initial_accumulator_value": NON_NEGATIVE.fixed(),
         "epsilon": EPSILON,

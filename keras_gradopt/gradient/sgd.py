@@ -57,6 +57,8 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.declare(momentum=momentum, nesterov=nesterov)
+        # A velocity moves weights that have no gradient.
+        self.lazy = not self._has_velocity
 
     @property
     def _has_velocity(self) -> bool:
