@@ -54,18 +54,20 @@ def bind(model: keras.Model) -> keras.Model:
             "KERAS_NNX_ENABLED to use optimizers that evaluate the loss again."
         )
     own_step = type(model).train_step.__get__(model)
+    watch = LossWatch(model)
 
     @contextlib.contextmanager
     def offer(trainable: Any, non_trainable: Any, metrics: Any, optimizer: Any, data: Any) -> Any:
-        if not needs_objective(model.optimizer):
-            yield
-            return
-        scale = _loss_scale(model.optimizer, optimizer)
-        objective = Objective(model, data, trainable, non_trainable, metrics, scale)
-        with offered(objective):
+        with contextlib.ExitStack() as around:
+            if watch.is_needed():
+                around.enter_context(loss_watched())
+            if needs_objective(model.optimizer):
+                scale = _loss_scale(model.optimizer, optimizer)
+                objective = Objective(model, data, trainable, non_trainable, metrics, scale)
+                around.enter_context(offered(objective))
             yield
 
-    model.train_step = backend.train_step(own_step, offer, LossWatch(model))
+    model.train_step = backend.train_step(own_step, offer, watch)
     for name in ("fit", "evaluate", "predict"):
         setattr(model, name, _with_evaluation_weights(model, name))
     # Keras compiles the step once and keeps it; the next fit must see the new one.
@@ -82,9 +84,9 @@ class LossWatch:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        self._watching = contextlib.ExitStack()
 
-    def _observes(self) -> bool:
+    def is_needed(self) -> bool:
+        """Whether the optimizer, or one inside it, follows the loss."""
         return any(
             isinstance(o, Optimizer) and o._observers() for o in _chain(self._model.optimizer)
         )
@@ -98,9 +100,8 @@ class LossWatch:
         Returns:
             What `end` wants back, and the metrics' values to step with.
         """
-        if not self._observes():
+        if not self.is_needed():
             return None, metrics
-        self._watching.enter_context(loss_watched())
         tracker = self._model._loss_tracker
         with _stateless(self._model.metrics_variables, metrics) as values_of:
             kept = [ops.copy(ops.convert_to_tensor(v)) for v in tracker.variables]
@@ -118,7 +119,6 @@ class LossWatch:
         """After the step: the logs, and the new values of optimizer and metrics."""
         if kept is None:
             return logs, optimizer, metrics
-        self._watching.close()
         model, tracker = self._model, self._model._loss_tracker
         followed = [*model.optimizer.variables, *model.metrics_variables]
         values = None if metrics is None or optimizer is None else [*optimizer, *metrics]

@@ -147,7 +147,8 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
             name=name,
         )
         self.schedule_clock = schedule_clock
-        self._is_observed = False
+        # Known when the state is built; asked at every step.
+        self._follows_loss = self._is_observed = False
         self.groups = parameter_groups.checked(groups)
         self.gradient_transforms = tuple(_transform(t) for t in gradient_transforms)
         self._clipping = _clipping(clipnorm, clipvalue, global_clipnorm)
@@ -428,6 +429,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
             )
             for name, slot in self._all_shared_slots().items()
         }
+        self._follows_loss = bool(self._observers())
         for name, schedule in self._observers():
             schedule.keep_state(
                 {
@@ -580,7 +582,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
                 backend.write(self, [schedule.state[n] for n in names], [new[n] for n in names])
 
     def _check_observed(self) -> None:
-        if self._is_observed or is_loss_watched() or not self._observers():
+        if not self._follows_loss or self._is_observed or is_loss_watched():
             return
         raise RuntimeError(
             f"A schedule of {type(self).__name__} follows the loss and needs a bound model. Call "
