@@ -28,7 +28,7 @@ class ReduceOnPlateau(ObservesLoss):
 
     The model must be bound, which hands over the loss: `keras_gradopt.bind(model)`; a step uses the
     losses of the steps before it. In a training loop of your own call `optimizer.observe(loss)`
-    before each `optimizer.apply`.
+    before each `optimizer.apply`. Keras' own optimizers do not hand the loss on, and are refused.
 
     Args:
         schedule: What is reduced: a schedule or a number, at least 0.
@@ -91,8 +91,13 @@ class ReduceOnPlateau(ObservesLoss):
 
     def at(self, step: Tensor) -> Tensor:
         """The value at a step, with the reductions so far."""
-        value = value_of(self.schedule, step)
-        return value if self.state is None else value * ops.convert_to_tensor(self.state["scale"])
+        if self.state is None:
+            raise RuntimeError(
+                f"{type(self).__name__} follows the loss through an optimizer of keras_gradopt "
+                "that was built, and was asked for a value outside of one. Give it to such an "
+                "optimizer; Keras' own do not know how to hand the loss on."
+            )
+        return value_of(self.schedule, step) * ops.convert_to_tensor(self.state["scale"])
 
     def slots(self) -> Sequence[Slot]:
         """Scale, best mean, means not better, means to rest, and the mean in the making."""

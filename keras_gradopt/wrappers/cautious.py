@@ -26,7 +26,8 @@ class Cautious(Wrapper):
     $$w_t = w_{t-1} + \frac{d}{\|\phi_t\|_1 + 1}\, u_t \odot \phi_t$$
 
     so that what is left out is made up for by the rest. The step counts whole, weight decay
-    included.
+    included. An average of the weights belongs around it (`WeightAveraging`): with `use_ema` the
+    inner optimizer averages its own steps, before they are masked.
 
     Args:
         inner: The optimizer whose step is masked: an optimizer not used before, a name or a config.

@@ -438,6 +438,8 @@ def test_accumulated_minibatches_make_one_step_of_their_mean(cls: type) -> None:
 
 @one_gradient_class_per_contract
 def test_averages_follow_real_steps_and_end_up_in_the_model(cls: type) -> None:
+    if getattr(cls, "keeps_gradients", False):
+        pytest.skip("its inner optimizer averages its own steps, before the wrapper changes them")
     optimizer = cls.example(use_ema=True, ema_momentum=0.5, gradient_accumulation_steps=2)
     ws = variables()
     expected = None

@@ -113,6 +113,14 @@ def test_one_object_for_two_optimizers_is_refused() -> None:
         kg.SGD(rate).build([keras.Variable([1.0])])
 
 
+def test_keras_own_optimizers_are_refused_as_they_do_not_hand_the_loss_on() -> None:
+    w = keras.Variable([1.0])
+    optimizer = keras.optimizers.SGD(kg.schedules.ReduceOnPlateau(0.1))
+    optimizer.build([w])
+    with pytest.raises(RuntimeError, match="Keras' own do not know"):
+        optimizer.apply([keras.ops.ones((1,))], [w])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
