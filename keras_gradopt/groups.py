@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_gradopt.arguments import is_number
@@ -46,15 +46,27 @@ def checked(groups: Any) -> dict[str, Group]:
             "groups must map regular expressions to settings, such as "
             f"{{'embedding': {{'learning_rate': 0.1}}}}, received {groups!r}."
         )
-    return {_pattern(pattern): _group(pattern, given) for pattern, given in groups.items()}
+    return {
+        checked_pattern("groups", pattern): _group(pattern, given)
+        for pattern, given in groups.items()
+    }
 
 
-def _pattern(pattern: Any) -> str:
+def checked_pattern(argument: str, pattern: Any) -> str:
+    """A regular expression for paths, as it was received.
+
+    Args:
+        argument: The argument that holds it, for the message.
+        pattern: What was received.
+
+    Raises:
+        ValueError: It is none.
+    """
     try:
         return re.compile(pattern).pattern
     except (re.error, TypeError) as error:
         raise ValueError(
-            f"groups: {pattern!r} is not a regular expression ({error}). It is searched in the "
+            f"{argument}: {pattern!r} is not a regular expression ({error}). It is searched in the "
             "path of each variable, such as 'dense/kernel'."
         ) from error
 
@@ -87,17 +99,28 @@ def of_path(groups: Mapping[str, Group], path: str) -> Group:
     return PLAIN
 
 
-def check_used(groups: Mapping[str, Group], paths: Sequence[str]) -> None:
+def path_of(variable: Any) -> str:
+    """The path of a variable, such as "dense/kernel"; its name where it has none."""
+    return str(getattr(variable, "path", variable.name))
+
+
+def check_used(argument: str, patterns: Iterable[str], variables: Sequence[Any]) -> None:
     """Refuse a pattern that is found in no variable's path.
+
+    Args:
+        argument: The argument that holds them, for the message.
+        patterns: Regular expressions.
+        variables: The variables.
 
     Raises:
         ValueError: There is one; the message lists the paths.
     """
-    for pattern in groups:
+    paths = [path_of(v) for v in variables]
+    for pattern in patterns:
         if not any(re.search(pattern, path) for path in paths):
             shown = ", ".join(paths[:8]) + (", ..." if len(paths) > 8 else "")
             raise ValueError(
-                f"groups: {pattern!r} is found in no variable's path. The paths are {shown}."
+                f"{argument}: {pattern!r} is found in no variable's path. The paths are {shown}."
             )
 
 

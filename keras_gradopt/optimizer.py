@@ -388,7 +388,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
                 f"cuts into {backend.replicas()}. Train in one replica, or take an optimizer that "
                 "needs gradients only."
             )
-        parameter_groups.check_used(self.groups, [_path(v) for v in variables])
+        parameter_groups.check_used("groups", self.groups, variables)
         ema, accumulation = self.use_ema, self.gradient_accumulation_steps
         # The base class would create averages and accumulators in the variables' own dtype, which
         # bfloat16 cannot hold; it keeps the index of variables, the rest is created below.
@@ -613,8 +613,9 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         try:
             return int(self._get_variable_index(variable))
         except KeyError:
+            path = parameter_groups.path_of(variable)
             raise ValueError(
-                f"{type(self).__name__} was not built with the variable {_path(variable)!r}. Make "
+                f"{type(self).__name__} was not built with the variable {path!r}. Make "
                 "a new optimizer for other variables, or build it with all of them."
             ) from None
 
@@ -635,7 +636,7 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         return new
 
     def _group_of(self, variable: Variable) -> parameter_groups.Group:
-        group = parameter_groups.of_path(self.groups, _path(variable))
+        group = parameter_groups.of_path(self.groups, parameter_groups.path_of(variable))
         spared = self.weight_decay is not None and not self._use_weight_decay(variable)
         return dataclasses.replace(group, weight_decay=0.0) if spared else group
 
@@ -817,12 +818,8 @@ def _is_double(tensor: Tensor) -> bool:
     return bool(keras.backend.standardize_dtype(tensor.dtype) == "float64")
 
 
-def _path(variable: Variable) -> str:
-    return str(getattr(variable, "path", variable.name))
-
-
 def _flat_name(variable: Variable) -> str:
-    return _path(variable).replace("/", "_").replace(":", "_")
+    return parameter_groups.path_of(variable).replace("/", "_").replace(":", "_")
 
 
 def _learning_rate(optimizer: Optimizer, value: Any) -> Any:

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters, is_number, positive_int
 from keras_gradopt.gradient.adam import Adam
-from keras_gradopt.groups import Group
+from keras_gradopt.groups import Group, check_used, checked_pattern, path_of
 from keras_gradopt.optimizer import Optimizer
 from keras_gradopt.ranges import DECAY_RATE, EPSILON, NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
@@ -152,14 +152,8 @@ class Muon(Optimizer):
             ValueError: There are none, or a pattern of `exclude_layers` is found in no path.
         """
         variables = list(variables)
-        paths = [_path(v) for v in variables]
-        for pattern in self.exclude_layers:
-            if paths and not any(re.search(pattern, path) for path in paths):
-                shown = ", ".join(paths[:8]) + (", ..." if len(paths) > 8 else "")
-                raise ValueError(
-                    f"exclude_layers: {pattern!r} is found in no variable's path. The paths are "
-                    f"{shown}."
-                )
+        if variables:
+            check_used("exclude_layers", self.exclude_layers, variables)
         super().build(variables)
 
     def _is_excluded(self, path: str) -> bool:
@@ -169,7 +163,7 @@ class Muon(Optimizer):
 
     def slots_for(self, variable: Variable) -> Sequence[Slot]:
         """State beside one variable: both moments where its path leaves it to AdamW."""
-        shape, path = tuple(variable.shape), _path(variable)
+        shape, path = tuple(variable.shape), path_of(variable)
         if self._is_excluded(path):
             return self._adam.slots(shape)
         if len(shape) == 3 and _SPLITS_HEADS.search(path):
@@ -231,22 +225,10 @@ def _momentum(shape: tuple[int, ...], inputs: int) -> tuple[Slot]:
     return (Slot("momentum", (math.prod(shape[:inputs]), math.prod(shape[inputs:]))),)
 
 
-def _path(variable: Variable) -> str:
-    return str(getattr(variable, "path", variable.name))
-
-
 def _patterns(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         raise ValueError(f"exclude_layers must be a list, received {value!r}: use [{value!r}].")
-    for pattern in value or ():
-        try:
-            re.compile(pattern)
-        except (re.error, TypeError) as error:
-            raise ValueError(
-                f"exclude_layers: {pattern!r} is not a regular expression ({error}). It is "
-                "searched in the path of each variable, such as 'dense/kernel'."
-            ) from error
-    return tuple(value or ())
+    return tuple(checked_pattern("exclude_layers", pattern) for pattern in value or ())
 
 
 def _coefficient(name: str, value: Any) -> float:

@@ -224,3 +224,10 @@ def test_cautious_judges_by_the_mean_gradient_of_a_real_step() -> None:
 
     accumulated = path(lambda: kg.SGD(0.1, momentum=0.9, gradient_accumulation_steps=2), parts=True)
     assert_close(accumulated, path(lambda: kg.SGD(0.1, momentum=0.9), parts=False), 1e-6)
+
+
+def test_a_group_s_factor_scales_the_average_and_the_weights_alike() -> None:
+    """Both y and z take each step; scaling that of y alone would tear x off them."""
+    half = {"": {"learning_rate": 0.5}}
+    grouped = train(kg.ScheduleFreeSGD(0.2, groups=half), 6, evaluated=True)
+    assert_close(grouped, train(kg.ScheduleFreeSGD(0.1), 6, evaluated=True), 1e-6)
