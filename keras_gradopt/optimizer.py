@@ -1,10 +1,10 @@
-"""Optimizer: declares, builds, saves and feeds the state of a pure update rule."""
+"""Optimizer: builds, saves and feeds the state of a pure update rule, as Keras calls it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -12,16 +12,9 @@ from keras.src.utils import tracking
 
 from keras_gradopt import backend
 from keras_gradopt import groups as parameter_groups
-from keras_gradopt.arguments import (
-    Arguments,
-    Hyperparameters,
-    Schedule,
-    is_number,
-    serialize,
-    value_at,
-)
+from keras_gradopt.arguments import Schedule, serialize, value_at
 from keras_gradopt.objective import is_loss_watched
-from keras_gradopt.ranges import LEARNING_RATE, NON_NEGATIVE, Range
+from keras_gradopt.rule import EVALUATING, Rule, is_double
 from keras_gradopt.schedules import ObservesLoss, observers
 from keras_gradopt.slot import Slot
 from keras_gradopt.tensors import HALF_DROPS, either, split_half
@@ -33,11 +26,9 @@ from keras_gradopt.transforms.clip_by_value import ClipByValue
 Tensor = Any
 Variable = Any
 NO_DECAY = parameter_groups.Group(weight_decay=0.0)
-# The shared slot that is 1 while the model holds the weights for evaluation.
-EVALUATING = "evaluating"
 
 
-class Optimizer(Arguments, keras.optimizers.Optimizer):
+class Optimizer(Rule, keras.optimizers.Optimizer):
     r"""Base of every optimizer here: a pure rule, run and kept by this class.
 
     A rule declares its `slots` (and `shared_slots`), and writes
@@ -72,29 +63,6 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
     Raises:
         ValueError: An argument lies outside its range, or a transform is given twice.
     """
-
-    # What a rule needs beyond gradients; the word that `bind`, tests and the recommender read.
-    needs: ClassVar[str] = "gradient"
-    # True for rules whose coordinates move alone: the engine may pack their variables.
-    elementwise: ClassVar[bool] = False
-    # True where a gradient of zero leaves a coordinate and its slots as they are, bit for bit: an
-    # embedding's rows that a minibatch did not look up are then left out of the step.
-    lazy: bool = False
-    # True for rules that apply weight decay inside `update`, from `h.weight_decay`.
-    decays_weights: ClassVar[bool] = False
-    # True for rules that find their own step size, where the rate is a factor of it, usually 1.
-    finds_its_rate: ClassVar[bool] = False
-    # True for rules that train one set of weights and are judged by another, an average of it:
-    # they define `evaluation_weights` and `training_weights`.
-    averages_weights: ClassVar[bool] = False
-    # Whether half-precision weights get a companion that holds the digits they drop.
-    keeps_lost_digits: ClassVar[bool] = True
-    # Gradients of the loss that one step evaluates, the one Keras hands over included.
-    gradient_evaluations_per_step: ClassVar[float] = 1.0
-    ranges: ClassVar[dict[str, Range]] = {
-        "learning_rate": LEARNING_RATE,
-        "weight_decay": NON_NEGATIVE,
-    }
 
     # Keras sets these; it is untyped.
     use_ema: bool
@@ -153,214 +121,6 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         self.gradient_transforms = tuple(_transform(t) for t in gradient_transforms)
         self._clipping = _clipping(clipnorm, clipvalue, global_clipnorm)
         _check_no_transform_twice(self._all_transforms())
-
-    # ------------------------------------------------------------------ what a rule declares
-
-    def slots(self, shape: tuple[int, ...]) -> Sequence[Slot]:
-        """State per variable, for one of the given shape."""
-        del shape
-        return ()
-
-    def slots_for(self, variable: Variable) -> Sequence[Slot]:
-        """State beside one variable, where its path decides as well; else that of its shape."""
-        return self.slots(tuple(variable.shape))
-
-    def shared_slots(self) -> Sequence[Slot]:
-        """State kept once for all variables."""
-        return ()
-
-    def measure(
-        self,
-        ws: list[Tensor],
-        gs: list[Tensor],
-        slots: list[tuple[Tensor, ...]],
-        shared: dict[str, Tensor],
-        h: Hyperparameters,
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Numbers over all variables, found before any of them moves.
-
-        Args:
-            ws: Weights.
-            gs: Gradients, of the weights' shapes.
-            slots: Per variable, its slots.
-            shared: The shared slots, by name.
-            h: Hyper-parameters of this step.
-
-        Returns:
-            The numbers by name, and the new shared slots. `update` finds both in `h`.
-        """
-        del ws, gs, slots, h
-        return {}, shared
-
-    def update(self, w: Tensor, g: Tensor, *slots: Tensor, h: Hyperparameters) -> tuple:
-        """The rule for one variable: new weights and new slots from old ones."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must define update(self, w, g, *slots, h)."
-        )
-
-    def evaluation_weights(self, w: Tensor, *slots: Tensor) -> tuple:
-        """The weights to evaluate and save, and the slots beside them; training pauses.
-
-        Args:
-            w: Weights in training.
-            *slots: Their slots.
-
-        Returns:
-            `(w, *slots)`, from which `training_weights` finds its way back.
-        """
-        return (w, *slots)
-
-    def training_weights(self, w: Tensor, *slots: Tensor) -> tuple:
-        """The inverse of `evaluation_weights`: the weights at which gradients are taken."""
-        return (w, *slots)
-
-    @classmethod
-    def example(cls, **base_arguments: Any) -> Optimizer:
-        """An instance with default arguments: what tests and the catalogue look at."""
-        return cls(**base_arguments)
-
-    # ------------------------------------------------------------------ the pure step
-
-    def hyperparameters(self, step: Any, **overrides: Any) -> Hyperparameters:
-        """The hyper-parameters of one step.
-
-        Args:
-            step: Number of this update, 1 for the first; an int or a tensor.
-            **overrides: Values to take instead of the constructor's: numbers or traced inputs.
-        """
-        count = step - 1
-        values = {} if "learning_rate" in overrides else self._learning_rate_at(count)
-        for name in self.hyperparameter_names:
-            if name not in overrides and name != "learning_rate":
-                values[name] = value_at(getattr(self, name), count)
-        values.update(overrides)
-        if not is_number(step):
-            step = ops.cast(step, "float32")
-        return Hyperparameters(step=step, numbers={}, shared={}, **values)
-
-    def _learning_rate_at(self, count: Any) -> dict[str, Any]:
-        rate = self._learning_rate
-        if isinstance(rate, keras.Variable):
-            return {"learning_rate": ops.cast(rate.value, "float32")}
-        return {"learning_rate": value_at(rate, count)}
-
-    def initial_slots(self, ws: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
-        """First values of all slots beside weights of these values."""
-        return [tuple(slot.start(w) for slot in self.slots(tuple(w.shape))) for w in ws]
-
-    def initial_shared(self, ws: Sequence[Tensor] = ()) -> dict[str, Tensor]:
-        """First values of the shared slots, by name."""
-        del ws
-        return {name: slot.start(None) for name, slot in self._all_shared_slots().items()}
-
-    def _all_shared_slots(self) -> dict[str, Slot]:
-        named = {slot.name: slot for slot in self.shared_slots()}
-        if self.averages_weights:
-            named[EVALUATING] = Slot(EVALUATING, shape=())
-        for position, transform in enumerate(self._all_transforms()):
-            for slot in transform.shared_slots():
-                named[f"transform_{position}_{slot.name}"] = slot
-        return named
-
-    def _all_transforms(self) -> tuple[Transform, ...]:
-        return (*self.gradient_transforms, *self._clipping)
-
-    def transition(
-        self,
-        ws: list[Tensor],
-        gs: list[Tensor],
-        slots: list[tuple[Tensor, ...]],
-        shared: dict[str, Tensor],
-        h: Hyperparameters,
-        members: Sequence[parameter_groups.Group] | None = None,
-    ) -> tuple[list[Tensor], list[tuple[Tensor, ...]], dict[str, Tensor]]:
-        """One whole step as a pure function: transforms, `measure`, weight decay, `update`.
-
-        Args:
-            ws: Weights, float32.
-            gs: Gradients, float32, of the weights' shapes.
-            slots: Per variable, its slots, as `initial_slots` gives them.
-            shared: Shared slots, as `initial_shared` gives them.
-            h: From `hyperparameters`.
-            members: Per variable, its group; None is that all are treated alike.
-
-        Returns:
-            New weights, slots and shared slots, of the same shapes.
-        """
-        if members is None:
-            members = [parameter_groups.PLAIN] * len(ws)
-        moving = [i for i, member in enumerate(members) if not member.frozen]
-        if len(moving) < len(ws):
-            return self._transition_of(moving, ws, gs, slots, shared, h, members)
-        if ws and all(_is_double(w) for w in ws):
-            h = h.cast("float64")
-            shared = {name: ops.cast(value, "float64") for name, value in shared.items()}
-        gs, shared = self._transformed(gs, ws, shared, h)
-        numbers, shared = self.measure(ws, gs, slots, shared, h)
-        h = h.replace(numbers=numbers, shared=shared)
-        ws, slots = backend.run(self._move, self.elementwise, ws, gs, slots, h, members)
-        return ws, slots, shared
-
-    def _transition_of(
-        self,
-        moving: Sequence[int],
-        ws: list[Tensor],
-        gs: list[Tensor],
-        slots: list[tuple[Tensor, ...]],
-        shared: dict[str, Tensor],
-        h: Hyperparameters,
-        members: Sequence[parameter_groups.Group],
-    ) -> tuple[list[Tensor], list[tuple[Tensor, ...]], dict[str, Tensor]]:
-        """The step of some variables; the others count nowhere, not even in a norm."""
-        ws, slots = list(ws), list(slots)
-        if moving:
-            moved, kept, shared = self.transition(
-                [ws[i] for i in moving],
-                [gs[i] for i in moving],
-                [slots[i] for i in moving],
-                shared,
-                h,
-                [members[i] for i in moving],
-            )
-            for i, w, own in zip(moving, moved, kept, strict=True):
-                ws[i], slots[i] = w, own
-        return ws, slots, shared
-
-    def _transformed(
-        self, gs: list[Tensor], ws: list[Tensor], shared: dict[str, Tensor], h: Hyperparameters
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        shared = dict(shared)
-        for position, transform in enumerate(self._all_transforms()):
-            names = {s.name: f"transform_{position}_{s.name}" for s in transform.shared_slots()}
-            own = {short: shared[full] for short, full in names.items()}
-            values = Hyperparameters(step=h.step, **transform.resolve(h.step - 1))
-            gs, own = transform.apply(gs, ws, own, values)
-            shared.update({names[short]: value for short, value in own.items()})
-        return gs, shared
-
-    def _move(
-        self,
-        w: Tensor,
-        g: Tensor,
-        *slots: Tensor,
-        h: Hyperparameters,
-        member: parameter_groups.Group,
-    ) -> tuple:
-        """Weight decay, then the rule, for one variable or for several packed into one vector."""
-        before, weight_decay = w, getattr(h, "weight_decay", None)
-        if weight_decay is not None and member.weight_decay != 1.0:
-            weight_decay = weight_decay * member.weight_decay if member.weight_decay else None
-        if self.averages_weights:
-            # What the weights and the average share must move alike, so the rate itself is scaled.
-            h = h.replace(learning_rate=h.learning_rate * member.learning_rate)
-        if self.decays_weights:
-            h = h.replace(weight_decay=0.0 if weight_decay is None else weight_decay)
-        elif weight_decay is not None:
-            w = w - w * (weight_decay * h.learning_rate)
-        w, *kept = self.update(w, g, *slots, h=h)
-        if member.learning_rate != 1.0 and not self.averages_weights:
-            w = before + member.learning_rate * (w - before)
-        return (w, *kept)
 
     # ------------------------------------------------------------------ state as Keras variables
 
@@ -640,6 +400,12 @@ class Optimizer(Arguments, keras.optimizers.Optimizer):
         spared = self.weight_decay is not None and not self._use_weight_decay(variable)
         return dataclasses.replace(group, weight_decay=0.0) if spared else group
 
+    def _learning_rate_at(self, count: Any) -> dict[str, Any]:
+        rate = self._learning_rate
+        if isinstance(rate, keras.Variable):
+            return {"learning_rate": ops.cast(rate.value, "float32")}
+        return {"learning_rate": value_at(rate, count)}
+
     def _clock_overrides(self) -> dict[str, Any]:
         if self.schedule_clock == "step" or not self.gradient_accumulation_steps:
             return {}
@@ -811,11 +577,7 @@ def deserialized(config: dict[str, Any], custom_objects: Any = None) -> dict[str
 
 def compute_dtype(variable: Variable) -> str:
     """float64 for float64 variables, else float32: half precision cannot hold moments."""
-    return "float64" if _is_double(variable) else "float32"
-
-
-def _is_double(tensor: Tensor) -> bool:
-    return bool(keras.backend.standardize_dtype(tensor.dtype) == "float64")
+    return "float64" if is_double(variable) else "float32"
 
 
 def _flat_name(variable: Variable) -> str:
