@@ -56,6 +56,10 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
             their paths; the first that is found counts. `{"embedding": {"learning_rate": 0.1},
             "bias": {"weight_decay": 0}, "encoder": {"frozen": True}}`: factors of the step and of
             the weight decay, or no step at all.
+        jit_compile: Whether the step's arithmetic is compiled by itself, in a model that is not.
+            True is XLA on TensorFlow and `torch.compile` on torch, which needs a C++ compiler and
+            takes seconds to minutes at the first step; False never; `"auto"` compiles on TensorFlow
+            what XLA is good at, and nothing on torch. JAX compiles whole steps anyway.
         schedule_clock: What schedules count under accumulation: `"step"` real steps,
             `"micro_step"` minibatches (as Keras does).
         name: Name of the optimizer, part of its variables' names.
@@ -88,6 +92,7 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
         gradient_transforms: Sequence[Transform] = (),
         groups: Mapping[str, Mapping[str, Any]] | None = None,
         schedule_clock: Literal["step", "micro_step"] = "step",
+        jit_compile: bool | Literal["auto"] = "auto",
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -114,7 +119,12 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
             gradient_accumulation_steps=gradient_accumulation_steps,
             name=name,
         )
+        if jit_compile not in (True, False, "auto"):
+            raise ValueError(
+                f"jit_compile must be True, False or 'auto', received {jit_compile!r}."
+            )
         self.schedule_clock = schedule_clock
+        self.jit_compile = jit_compile
         # Known when the state is built; asked at every step.
         self._follows_loss = self._is_observed = False
         self.groups = parameter_groups.checked(groups)
@@ -553,6 +563,7 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
             "gradient_transforms": serialize(self.gradient_transforms),
             "groups": parameter_groups.to_config(self.groups),
             "schedule_clock": self.schedule_clock,
+            "jit_compile": self.jit_compile,
             **self.arguments_config(),
         }
 

@@ -52,6 +52,7 @@ class Rule(Arguments):
 
     # What the other half of the optimizer stores.
     weight_decay: Any
+    jit_compile: bool | str
     gradient_transforms: tuple[Transform, ...]
     _clipping: tuple[Transform, ...]
 
@@ -172,6 +173,8 @@ class Rule(Arguments):
         shared: dict[str, Tensor],
         h: Hyperparameters,
         members: Sequence[parameter_groups.Group] | None = None,
+        *,
+        donate: bool = False,
     ) -> tuple[list[Tensor], list[tuple[Tensor, ...]], dict[str, Tensor]]:
         """One whole step as a pure function: transforms, `measure`, weight decay, `update`.
 
@@ -182,6 +185,7 @@ class Rule(Arguments):
             shared: Shared slots, as `initial_shared` gives them.
             h: From `hyperparameters`.
             members: Per variable, its group; None is that all are treated alike.
+            donate: Whether weights and slots may be overwritten, and the new ones lie in them.
 
         Returns:
             New weights, slots and shared slots, of the same shapes.
@@ -190,14 +194,14 @@ class Rule(Arguments):
             members = [parameter_groups.PLAIN] * len(ws)
         moving = [i for i, member in enumerate(members) if not member.frozen]
         if len(moving) < len(ws):
-            return self._transition_of(moving, ws, gs, slots, shared, h, members)
+            return self._transition_of(moving, ws, gs, slots, shared, h, members, donate=donate)
         if ws and all(is_double(w) for w in ws):
             h = h.cast("float64")
             shared = {name: ops.cast(value, "float64") for name, value in shared.items()}
         gs, shared = self._transformed(gs, ws, shared, h)
         numbers, shared = self.measure(ws, gs, slots, shared, h)
         h = h.replace(numbers=numbers, shared=shared)
-        ws, slots = backend.run(self._move, self.elementwise, ws, gs, slots, h, members)
+        ws, slots = backend.run(self, ws, gs, slots, h, members, donate=donate)
         return ws, slots, shared
 
     def _transition_of(
@@ -209,6 +213,8 @@ class Rule(Arguments):
         shared: dict[str, Tensor],
         h: Hyperparameters,
         members: Sequence[parameter_groups.Group],
+        *,
+        donate: bool,
     ) -> tuple[list[Tensor], list[tuple[Tensor, ...]], dict[str, Tensor]]:
         """The step of some variables; the others count nowhere, not even in a norm."""
         ws, slots = list(ws), list(slots)
@@ -220,6 +226,7 @@ class Rule(Arguments):
                 shared,
                 h,
                 [members[i] for i in moving],
+                donate=donate,
             )
             for i, w, own in zip(moving, moved, kept, strict=True):
                 ws[i], slots[i] = w, own
@@ -237,7 +244,7 @@ class Rule(Arguments):
             shared.update({names[short]: value for short, value in own.items()})
         return gs, shared
 
-    def _move(
+    def move(
         self,
         w: Tensor,
         g: Tensor,

@@ -12,31 +12,31 @@ Tensor = Any
 
 
 def run(
-    move: Callable[..., tuple],
-    elementwise: bool,
+    rule: Any,
     ws: Sequence[Tensor],
     gs: Sequence[Tensor],
     slots: Sequence[tuple[Tensor, ...]],
     h: Any,
     members: Sequence[Hashable],
     *,
+    donate: bool = False,
     pack_below: int,
     flatten: Callable[[Sequence[Tensor]], Tensor] = flatten,
     unflatten: Callable[[Tensor, Sequence[tuple[int, ...]]], list[Tensor]] = unflatten,
 ) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
-    """Applies `move` to every variable.
+    """Moves every variable by the rule.
 
     Variables of fewer than `pack_below` entries cost more to start than to compute; where the rule
-    is elementwise they go through `move` together, as one vector.
+    is elementwise they go through it together, as one vector.
 
     Args:
-        move: `move(w, g, *slots, h=, member=) -> (w, *slots)`.
-        elementwise: Whether the rule's coordinates move alone.
+        rule: Its `move(w, g, *slots, h=, member=) -> (w, *slots)`, and what it declares.
         ws: Weights.
         gs: Gradients.
         slots: Per variable, its slots.
         h: Hyper-parameters of the step.
         members: Per variable, its group: only variables of one group are packed together.
+        donate: Whether weights and slots may be overwritten; nothing is here.
         pack_below: Entries below which a variable is packed.
         flatten: Makes one vector of many tensors.
         unflatten: Cuts it again.
@@ -44,24 +44,44 @@ def run(
     Returns:
         New weights, new slots.
     """
+    del donate
     new: list[tuple | None] = [None] * len(ws)
-    packs: dict[tuple, list[int]] = {}
-    for i, w in enumerate(ws):
-        # Rows of an embedding are as many as a minibatch looks up, which a graph does not know.
-        if elementwise and None not in tuple(w.shape) and math.prod(w.shape) < pack_below:
-            packs.setdefault((str(w.dtype), len(slots[i]), members[i]), []).append(i)
-        else:
-            packs[(i,)] = [i]
-    for pack in packs.values():
+    for pack in packs(rule.elementwise, ws, slots, members, pack_below):
         columns = [(ws[i], gs[i], *slots[i]) for i in pack]
         if len(pack) == 1:
-            moved = [move(*columns[0], h=h, member=members[pack[0]])]
+            moved = [rule.move(*columns[0], h=h, member=members[pack[0]])]
         else:
             packed = [flatten(column) for column in zip(*columns, strict=True)]
-            vectors = move(*packed, h=h, member=members[pack[0]])
+            vectors = rule.move(*packed, h=h, member=members[pack[0]])
             shapes = [tuple(ws[i].shape) for i in pack]
             moved = list(zip(*(unflatten(v, shapes) for v in vectors), strict=True))
         for i, values in zip(pack, moved, strict=True):
             new[i] = tuple(values)
     done = [values for values in new if values is not None]
     return [values[0] for values in done], [values[1:] for values in done]
+
+
+def packs(
+    elementwise: bool,
+    ws: Sequence[Tensor],
+    slots: Sequence[tuple[Tensor, ...]],
+    members: Sequence[Hashable],
+    pack_below: int,
+) -> list[list[int]]:
+    """Positions of variables that go through the rule together.
+
+    Args:
+        elementwise: Whether the rule's coordinates move alone.
+        ws: Weights.
+        slots: Per variable, its slots.
+        members: Per variable, its group.
+        pack_below: Entries below which a variable is packed.
+    """
+    found: dict[tuple, list[int]] = {}
+    for i, w in enumerate(ws):
+        # Rows of an embedding are as many as a minibatch looks up, which a graph does not know.
+        if elementwise and None not in tuple(w.shape) and math.prod(w.shape) < pack_below:
+            found.setdefault((str(w.dtype), len(slots[i]), members[i]), []).append(i)
+        else:
+            found[(i,)] = [i]
+    return list(found.values())

@@ -176,13 +176,14 @@ class Muon(Optimizer):
             return self._adam.slots(shape)
         return _momentum(shape, inputs=len(shape) - 1)
 
-    def _move(
+    def move(
         self, w: Tensor, g: Tensor, *slots: Tensor, h: Hyperparameters, member: Group
     ) -> tuple:
+        """Weight decay of either half, then the rule, for one variable."""
         own_decay = getattr(h, "adam_weight_decay", None)
         if len(slots) == 2 and own_decay is not None:
             h = h.replace(weight_decay=own_decay)
-        return super()._move(w, g, *slots, h=h, member=member)
+        return super().move(w, g, *slots, h=h, member=member)
 
     def update(self, w: Tensor, g: Tensor, *slots: Tensor, h: Hyperparameters) -> tuple:
         """One step for one variable: AdamW's beside two slots, Muon's beside one."""

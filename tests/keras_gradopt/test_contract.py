@@ -475,7 +475,7 @@ def test_packing_small_variables_changes_nothing(cls: type) -> None:
         numbers, new_shared = optimizer.measure(ws, gs, alone_slots, shared, h)
         full = h.replace(numbers=numbers, shared=new_shared)
         alone = [
-            optimizer._move(w, g, *s, h=full, member=PLAIN)
+            optimizer.move(w, g, *s, h=full, member=PLAIN)
             for w, g, s in zip(ws, gs, alone_slots, strict=True)
         ]
         for together, one, s in zip(packed[0], alone, packed[1], strict=True):
