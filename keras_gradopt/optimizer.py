@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -26,6 +28,25 @@ from keras_gradopt.transforms.clip_by_value import ClipByValue
 Tensor = Any
 Variable = Any
 NO_DECAY = parameter_groups.Group(weight_decay=0.0)
+
+
+_ABOUTS_KEPT = 4
+
+
+@dataclasses.dataclass
+class _About:
+    """What an optimizer knows of the variables of one step."""
+
+    variables: list[Variable]
+    indices: list[int]
+    # In which the step is computed.
+    dtypes: list[str]
+    members: list[parameter_groups.Group]
+    # All slots in one list, and where each variable's own begin and end.
+    slots: list[Variable]
+    spans: list[tuple[int, int]]
+    # Positions of half-precision variables and their companions.
+    lost_digits: list[tuple[int, Variable]]
 
 
 class Optimizer(Rule, keras.optimizers.Optimizer):
@@ -170,6 +191,7 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
 
     @tracking.no_automatic_dependency_tracking
     def _create_state(self, variables: list[Variable]) -> None:
+        self._abouts: list[_About] = []
         if self.use_ema:
             self._model_variables_moving_average = [
                 self._state_beside(v, Slot("average")) for v in variables
@@ -244,8 +266,7 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
             grads: Gradients, one per variable; None where there is none.
             trainable_variables: The variables; None are those of `build`.
         """
-        by_rows = self._leaves_rows_out()
-        grads = [g if by_rows and backend.is_rows(g) else backend.densify(g) for g in grads]
+        grads = backend.dense(grads, keeps_rows=self._leaves_rows_out())
         super().apply(grads, trainable_variables)
 
     def _leaves_rows_out(self) -> bool:
@@ -267,16 +288,19 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
 
     def _apply_dense(self, grads: list[Tensor], variables: list[Variable]) -> None:
         """The step on summed gradients: accumulation around the pure step, then one write."""
-        if any(backend.is_rows(g) for g in grads):
+        if self._leaves_rows_out() and any(backend.is_rows(g) for g in grads):
             self._apply_rows(grads, variables)
             return
         state = self._read(variables)
-        gs = [ops.cast(g, w.dtype) for g, w in zip(grads, state["ws"], strict=True)]
+        gs = [
+            g if g.dtype == w.dtype else ops.cast(g, w.dtype)
+            for g, w in zip(grads, state["ws"], strict=True)
+        ]
         parts = self.gradient_accumulation_steps
         if not parts:
             self._write(variables, self._stepped(state, gs, variables))
             return
-        accumulators = [self._accumulated_gradients[self._get_variable_index(v)] for v in variables]
+        accumulators = [self._accumulated_gradients[i] for i in self._about(variables).indices]
         sums = [a + g for a, g in zip(backend.read(accumulators), gs, strict=True)]
 
         def step() -> tuple:
@@ -363,21 +387,47 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
     # ------------------------------------------------------------------ reading, stepping, writing
 
     def _read(self, variables: Sequence[Variable]) -> dict[str, Any]:
-        indices = [self._index_of(v) for v in variables]
-        ws = backend.read(variables, [compute_dtype(v) for v in variables])
-        for position, lost in enumerate(self._lost_digits[i] for i in indices):
-            if lost is not None:
-                ws[position] = ws[position] + backend.read([lost], ["float32"])[0]
+        about = self._about(variables)
+        ws = backend.read(variables, about.dtypes)
+        for position, lost in about.lost_digits:
+            ws[position] = ws[position] + backend.read([lost], ["float32"])[0]
+        flat = backend.read(about.slots)
         state: dict[str, Any] = {
             "ws": ws,
-            "slots": [tuple(backend.read(self._slots[i])) for i in indices],
+            "slots": [tuple(flat[start:end]) for start, end in about.spans],
             "shared": dict(zip(self._shared, backend.read(self._shared.values()), strict=True)),
         }
         if self.use_ema:
-            state["averages"] = backend.read(
-                [self._model_variables_moving_average[i] for i in indices]
-            )
+            averages = self._model_variables_moving_average
+            state["averages"] = backend.read([averages[i] for i in about.indices])
         return state
+
+    def _about(self, variables: Sequence[Variable]) -> _About:
+        """What is known of these variables, looked up once: steps take the same ones again."""
+        for about in self._abouts:
+            if len(about.variables) == len(variables) and all(
+                map(operator.is_, about.variables, variables)
+            ):
+                return about
+        about = self._looked_up(list(variables))
+        self._abouts[_ABOUTS_KEPT - 1 :] = []
+        self._abouts.insert(0, about)
+        return about
+
+    def _looked_up(self, variables: list[Variable]) -> _About:
+        indices = [self._index_of(v) for v in variables]
+        slots = [self._slots[i] for i in indices]
+        ends = list(itertools.accumulate(len(own) for own in slots))
+        lost = [(n, self._lost_digits[i]) for n, i in enumerate(indices)]
+        return _About(
+            variables=variables,
+            indices=indices,
+            dtypes=[compute_dtype(v) for v in variables],
+            members=[self._group_of(v) for v in variables],
+            slots=[slot for own in slots for slot in own],
+            spans=list(zip([0, *ends[:-1]], ends, strict=True)),
+            lost_digits=[(n, digits) for n, digits in lost if digits is not None],
+        )
 
     def _index_of(self, variable: Variable) -> int:
         try:
@@ -390,15 +440,26 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
             ) from None
 
     def _stepped(
-        self, state: dict[str, Any], gs: list[Tensor], variables: Sequence[Variable]
+        self,
+        state: dict[str, Any],
+        gs: list[Tensor],
+        variables: Sequence[Variable],
     ) -> dict[str, Any]:
         self._check_observed()
+        read = state
         state = self._exchanged(state, evaluating=False)
+        # What was read is overwritten by the step in any case.
+        donate = state is read
         step = self.iterations + 1
         h = self.hyperparameters(step, **self._clock_overrides())
-        members = [self._group_of(v) for v in variables]
         ws, slots, shared = self.transition(
-            state["ws"], gs, state["slots"], state["shared"], h, members
+            state["ws"],
+            gs,
+            state["slots"],
+            state["shared"],
+            h,
+            self._about(variables).members,
+            donate=donate,
         )
         new = {"ws": ws, "slots": slots, "shared": shared}
         if self.use_ema:
@@ -436,25 +497,21 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
         return averages, ws
 
     def _write(self, variables: Sequence[Variable], state: dict[str, Any]) -> None:
-        targets, values = [], []
-        for v, w, slots in zip(variables, state["ws"], state["slots"], strict=True):
-            index = self._get_variable_index(v)
-            lost = self._lost_digits[index]
-            if lost is None:
-                targets += [v, *self._slots[index]]
-                values += [w, *slots]
-            else:
-                # Steps below half of the weights' last digit add up in the companion.
-                high, low = split_half(w, v.dtype)
-                targets += [v, lost, *self._slots[index]]
-                values += [high, low, *slots]
+        about = self._about(variables)
+        targets, values = [*variables, *about.slots], list(state["ws"])
+        for own in state["slots"]:
+            values += own
+        for position, lost in about.lost_digits:
+            # Steps below half of the weights' last digit add up in the companion.
+            high, low = split_half(values[position], variables[position].dtype)
+            values[position] = high
+            targets.append(lost)
+            values.append(low)
         for name, value in state["shared"].items():
             targets.append(self._shared[name])
             values.append(value)
         if self.use_ema:
-            targets += [
-                self._model_variables_moving_average[self._get_variable_index(v)] for v in variables
-            ]
+            targets += [self._model_variables_moving_average[i] for i in about.indices]
             values += state["averages"]
         backend.write(self, targets, values)
 
@@ -514,6 +571,8 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
             return state
         shared = state["shared"]
         due = ops.not_equal(shared[EVALUATING] > 0, evaluating)
+        if backend.known(due) is False:
+            return state
         turn = self.evaluation_weights if evaluating else self.training_weights
         rows = [(w, *slots) for w, slots in zip(state["ws"], state["slots"], strict=True)]
         turned = [

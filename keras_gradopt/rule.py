@@ -11,9 +11,10 @@ from keras import ops
 from keras_gradopt import backend
 from keras_gradopt import groups as parameter_groups
 from keras_gradopt.arguments import Arguments, Hyperparameters, is_number, value_at
+from keras_gradopt.kernel import Kernel
 from keras_gradopt.ranges import LEARNING_RATE, NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
-from keras_gradopt.transforms import Transform
+from keras_gradopt.transforms import CommonFactor, Transform
 
 Tensor = Any
 Variable = Any
@@ -99,6 +100,11 @@ class Rule(Arguments):
         raise NotImplementedError(
             f"{type(self).__name__} must define update(self, w, g, *slots, h)."
         )
+
+    def kernel(self, h: Hyperparameters) -> Kernel | None:
+        """The same rule among those that frameworks have as one fused kernel, if it is there."""
+        del h
+        return None
 
     def evaluation_weights(self, w: Tensor, *slots: Tensor) -> tuple:
         """The weights to evaluate and save, and the slots beside them; training pauses.
@@ -198,10 +204,10 @@ class Rule(Arguments):
         if ws and all(is_double(w) for w in ws):
             h = h.cast("float64")
             shared = {name: ops.cast(value, "float64") for name, value in shared.items()}
-        gs, shared = self._transformed(gs, ws, shared, h)
+        gs, factor, shared = self._transformed(gs, ws, shared, h)
         numbers, shared = self.measure(ws, gs, slots, shared, h)
         h = h.replace(numbers=numbers, shared=shared)
-        ws, slots = backend.run(self, ws, gs, slots, h, members, donate=donate)
+        ws, slots = backend.run(self, ws, gs, slots, h, members, factor, donate=donate)
         return ws, slots, shared
 
     def _transition_of(
@@ -234,15 +240,24 @@ class Rule(Arguments):
 
     def _transformed(
         self, gs: list[Tensor], ws: list[Tensor], shared: dict[str, Tensor], h: Hyperparameters
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+    ) -> tuple[list[Tensor], Tensor | None, dict[str, Tensor]]:
+        """Gradients after all transforms, but for a common factor that is left to the engine."""
         shared = dict(shared)
-        for position, transform in enumerate(self._all_transforms()):
+        factor = None
+        # Nobody but `update` sees the gradients after the last transform.
+        leaves_factor = type(self).measure is Rule.measure
+        transforms = self._all_transforms()
+        for position, transform in enumerate(transforms):
             names = {s.name: f"transform_{position}_{s.name}" for s in transform.shared_slots()}
             own = {short: shared[full] for short, full in names.items()}
             values = Hyperparameters(step=h.step, **transform.resolve(h.step - 1))
-            gs, own = transform.apply(gs, ws, own, values)
+            is_last = position == len(transforms) - 1
+            if is_last and leaves_factor and isinstance(transform, CommonFactor):
+                factor, own = transform.factor(gs, own, values)
+            else:
+                gs, own = transform.apply(gs, ws, own, values)
             shared.update({names[short]: value for short, value in own.items()})
-        return gs, shared
+        return gs, factor, shared
 
     def move(
         self,

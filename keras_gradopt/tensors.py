@@ -8,12 +8,14 @@ from typing import Any
 
 from keras import ops
 
+from keras_gradopt import backend
+
 Tensor = Any
 
 
 def global_norm(xs: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm of all entries of all tensors, a scalar."""
-    return ops.sqrt(sum(ops.sum(x * x) for x in xs))
+    return backend.global_norm(xs)
 
 
 def all_finite(xs: Sequence[Tensor]) -> Tensor:
@@ -82,18 +84,3 @@ def split_half(w: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
     high = ops.view(ops.bitwise_and(up, -(2**drops)), "float32")
     high = ops.where(ops.isfinite(w), high, w)
     return high, ops.where(ops.isfinite(w), w - high, 0.0)
-
-
-def flatten(xs: Sequence[Tensor]) -> Tensor:
-    """All entries of all tensors as one vector, in order."""
-    return ops.concatenate([ops.reshape(x, (-1,)) for x in xs])
-
-
-def unflatten(vector: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Cuts a vector into tensors of the given shapes: the inverse of `flatten`."""
-    pieces, start = [], 0
-    for shape in shapes:
-        size = math.prod(shape)
-        pieces.append(ops.reshape(vector[start : start + size], tuple(shape)))
-        start += size
-    return pieces

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from keras import ops
+
+Tensor = Any
 
 
 def stateful_train_step(keras_step: Callable, offer: Callable, watch: Any) -> Callable:
@@ -30,3 +34,14 @@ def is_rows(gradient: Any) -> bool:
     """Whether a gradient holds some rows only; JAX' and torch's layers make none."""
     del gradient
     return False
+
+
+def known(condition: Any) -> bool | None:
+    """A condition's value if asking is free; here steps are compiled, so it is not."""
+    del condition
+    return None
+
+
+def global_norm(xs: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm of all entries of all tensors, a scalar."""
+    return ops.sqrt(sum(ops.sum(x * x) for x in xs))

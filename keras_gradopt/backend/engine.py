@@ -6,9 +6,24 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from keras_gradopt.tensors import flatten, unflatten
+from keras import ops
 
 Tensor = Any
+
+
+def flatten(xs: Sequence[Tensor]) -> Tensor:
+    """All entries of all tensors as one vector, in order."""
+    return ops.concatenate([ops.reshape(x, (-1,)) for x in xs])
+
+
+def unflatten(vector: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Cuts a vector into tensors of the given shapes: the inverse of `flatten`."""
+    pieces, start = [], 0
+    for shape in shapes:
+        size = math.prod(shape)
+        pieces.append(ops.reshape(vector[start : start + size], tuple(shape)))
+        start += size
+    return pieces
 
 
 def run(
@@ -18,6 +33,7 @@ def run(
     slots: Sequence[tuple[Tensor, ...]],
     h: Any,
     members: Sequence[Hashable],
+    factor: Tensor | None = None,
     *,
     donate: bool = False,
     pack_below: int,
@@ -36,6 +52,7 @@ def run(
         slots: Per variable, its slots.
         h: Hyper-parameters of the step.
         members: Per variable, its group: only variables of one group are packed together.
+        factor: What all gradients are multiplied by; None is 1.
         donate: Whether weights and slots may be overwritten; nothing is here.
         pack_below: Entries below which a variable is packed.
         flatten: Makes one vector of many tensors.
@@ -45,6 +62,8 @@ def run(
         New weights, new slots.
     """
     del donate
+    if factor is not None:
+        gs = [g * ops.cast(factor, g.dtype) for g in gs]
     new: list[tuple | None] = [None] * len(ws)
     for pack in packs(rule.elementwise, ws, slots, members, pack_below):
         columns = [(ws[i], gs[i], *slots[i]) for i in pack]

@@ -18,6 +18,10 @@ Tensor = Any
 run = partial(engine.run, pack_below=16_384)
 
 
+known = common.known
+global_norm = common.global_norm
+
+
 def no_gradient() -> contextlib.AbstractContextManager:
     """Nothing to switch off: JAX differentiates functions, not operations."""
     return contextlib.nullcontext()
@@ -37,6 +41,12 @@ def beside(variable: Any) -> contextlib.AbstractContextManager:
 def densify(gradient: Any) -> Any:
     """Gradients of JAX are dense."""
     return gradient
+
+
+def dense(gradients: Sequence[Any], *, keeps_rows: bool) -> list[Any]:
+    """All gradients as dense tensors, which they are."""
+    del keeps_rows
+    return list(gradients)
 
 
 is_rows = common.is_rows

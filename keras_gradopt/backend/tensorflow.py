@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
-from keras_gradopt.backend import engine
+from keras_gradopt.backend import common, engine
 from keras_gradopt.backend.common import stateful_train_step
 
 Tensor = Any
@@ -30,6 +30,10 @@ _REDUCING = (
 )
 # True inside a step under tf.distribute, where gradients are summed already.
 _on_one_replica: ContextVar[bool] = ContextVar("keras_gradopt_on_one_replica", default=False)
+
+
+known = common.known
+global_norm = common.global_norm
 
 
 def no_gradient() -> contextlib.AbstractContextManager:
@@ -54,6 +58,11 @@ def _native(variable: Any) -> Any:
 def densify(gradient: Any) -> Any:
     """A gradient of an embedding as a dense tensor."""
     return tf.convert_to_tensor(gradient) if is_rows(gradient) else gradient
+
+
+def dense(gradients: Sequence[Any], *, keeps_rows: bool) -> list[Any]:
+    """All gradients as dense tensors, but those of some rows if told so; None stays."""
+    return list(gradients) if keeps_rows else [densify(g) for g in gradients]
 
 
 def is_rows(gradient: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters
+from keras_gradopt.kernel import Kernel
 from keras_gradopt.optimizer import Optimizer
 from keras_gradopt.ranges import EPSILON, NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
@@ -63,6 +64,10 @@ class Adagrad(Optimizer):
     def slots(self, shape: tuple[int, ...]) -> Sequence[Slot]:
         """The sum of squared gradients."""
         return (Slot("accumulator", initial=self.initial_accumulator_value),)
+
+    def kernel(self, h: Hyperparameters) -> Kernel | None:
+        """Adagrad as it is."""
+        return Kernel("adagrad", {"epsilon": h.epsilon})
 
     def update(self, w: Tensor, g: Tensor, *slots: Tensor, h: Hyperparameters) -> tuple:
         """One step for one variable."""

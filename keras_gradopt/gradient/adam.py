@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters
+from keras_gradopt.kernel import Kernel
 from keras_gradopt.optimizer import Optimizer
 from keras_gradopt.ranges import DECAY_RATE, EPSILON, Range
 from keras_gradopt.slot import Slot
@@ -73,6 +74,12 @@ class Adam(Optimizer):
         """Both moments, and the largest second moment for amsgrad."""
         moments = (Slot("momentum"), Slot("velocity"))
         return (*moments, Slot("velocity_hat")) if self.amsgrad else moments
+
+    def kernel(self, h: Hyperparameters) -> Kernel | None:
+        """Adam as it is; frameworks take another maximum for amsgrad."""
+        if self.amsgrad:
+            return None
+        return Kernel("adam", {"beta_1": h.beta_1, "beta_2": h.beta_2, "epsilon": h.epsilon})
 
     def update(self, w: Tensor, g: Tensor, *slots: Tensor, h: Hyperparameters) -> tuple:
         """One step for one variable."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from keras_gradopt.arguments import Hyperparameters
+from keras_gradopt.kernel import Kernel
 from keras_gradopt.optimizer import Optimizer
 from keras_gradopt.ranges import DECAY_RATE, Range
 from keras_gradopt.slot import Slot
@@ -67,6 +68,12 @@ class SGD(Optimizer):
     def slots(self, shape: tuple[int, ...]) -> Sequence[Slot]:
         """The velocity, unless momentum is the number 0."""
         return (Slot("velocity"),) if self._has_velocity else ()
+
+    def kernel(self, h: Hyperparameters) -> Kernel | None:
+        """Heavy-ball momentum; frameworks keep the rate out of Nesterov's velocity."""
+        if self.nesterov or not self._has_velocity:
+            return None
+        return Kernel("momentum", {"momentum": h.momentum})
 
     def update(self, w: Tensor, g: Tensor, *slots: Tensor, h: Hyperparameters) -> tuple:
         """One step for one variable."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_gradopt import registry
 from keras_gradopt.arguments import Arguments, Hyperparameters
@@ -54,6 +55,34 @@ class Transform(Arguments):
     def from_config(cls, config: dict[str, Any]) -> Transform:
         """Makes the transform that `get_config` described."""
         return cls(**config)
+
+
+class CommonFactor(Transform):
+    """A transform that multiplies all gradients by one number, which engines do on their way."""
+
+    def factor(
+        self, gs: list[Tensor], shared: dict[str, Tensor], h: Hyperparameters
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The number, and new state.
+
+        Args:
+            gs: Gradients, float32.
+            shared: The transform's state, by name.
+            h: Its own hyper-parameters at this step, and `step`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define factor(gs, shared, h).")
+
+    def apply(
+        self,
+        gs: list[Tensor],
+        ws: list[Tensor],
+        shared: dict[str, Tensor],
+        h: Hyperparameters,
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Scales `gs` together."""
+        del ws
+        factor, shared = self.factor(gs, shared, h)
+        return [g * ops.cast(factor, g.dtype) for g in gs], shared
 
 
 __getattr__, __dir__ = registry.lazy_members(__name__)

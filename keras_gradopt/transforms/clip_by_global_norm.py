@@ -9,12 +9,12 @@ from keras import ops
 from keras_gradopt.arguments import Hyperparameters
 from keras_gradopt.ranges import POSITIVE, Range
 from keras_gradopt.tensors import global_norm
-from keras_gradopt.transforms import Transform
+from keras_gradopt.transforms import CommonFactor
 
 Tensor = Any
 
 
-class ClipByGlobalNorm(Transform):
+class ClipByGlobalNorm(CommonFactor):
     r"""Scales all gradients by one factor so that their joint norm stays bounded.
 
     Use it where gradients explode now and then (recurrent nets, attention, high rates): the
@@ -41,15 +41,9 @@ class ClipByGlobalNorm(Transform):
     def __init__(self, norm: Any = 1.0) -> None:
         self.declare(norm=norm)
 
-    def apply(
-        self,
-        gs: list[Tensor],
-        ws: list[Tensor],
-        shared: dict[str, Tensor],
-        h: Hyperparameters,
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Scales `gs` together."""
-        del ws
+    def factor(
+        self, gs: list[Tensor], shared: dict[str, Tensor], h: Hyperparameters
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The bound over the norm, at most 1."""
         # The larger of norm and bound, so that a zero gradient divides by the bound.
-        factor = h.norm / ops.maximum(global_norm(gs), h.norm)
-        return [g * ops.cast(factor, g.dtype) for g in gs], shared
+        return h.norm / ops.maximum(global_norm(gs), h.norm), shared

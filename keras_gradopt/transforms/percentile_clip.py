@@ -11,7 +11,7 @@ from keras_gradopt.arguments import Hyperparameters, positive_int
 from keras_gradopt.ranges import Range
 from keras_gradopt.slot import Slot
 from keras_gradopt.tensors import global_norm
-from keras_gradopt.transforms import Transform
+from keras_gradopt.transforms import CommonFactor
 
 Tensor = Any
 
@@ -19,7 +19,7 @@ Tensor = Any
 _FREE = -1.0
 
 
-class PercentileClip(Transform):
+class PercentileClip(CommonFactor):
     r"""Scales all gradients together so that their norm stays below a percentile of its history.
 
     Use it where the right bound of `ClipByGlobalNorm` is not known, or changes during training: the
@@ -64,23 +64,17 @@ class PercentileClip(Transform):
         """The last norms, the newest at the end."""
         return (Slot("norms", (self.history_length,), initial=_FREE),)
 
-    def apply(
-        self,
-        gs: list[Tensor],
-        ws: list[Tensor],
-        shared: dict[str, Tensor],
-        h: Hyperparameters,
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Scales `gs` together, and adds their norm to the history."""
-        del ws
+    def factor(
+        self, gs: list[Tensor], shared: dict[str, Tensor], h: Hyperparameters
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The percentile over the norm, at most 1; the norm joins the history."""
         norm = ops.cast(global_norm(gs), "float32")
         newest = ops.where(ops.isfinite(norm), norm, _FREE)
         norms = ops.concatenate([shared["norms"][1:], ops.reshape(newest, (1,))])
         bound = self._percentile(norms, h.percentile)
         above = norm > bound
         # Where it is not above, the norm may be 0.
-        factor = ops.where(above, bound / ops.where(above, norm, 1.0), 1.0)
-        return [g * ops.cast(factor, g.dtype) for g in gs], {"norms": norms}
+        return ops.where(above, bound / ops.where(above, norm, 1.0), 1.0), {"norms": norms}
 
     def _percentile(self, norms: Tensor, percentile: Any) -> Tensor:
         """The percentile of the norms that are there, in a straight line between two of them."""

@@ -4,20 +4,53 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
 from keras.src.backend import in_stateless_scope
 from keras.src.backend.torch.core import get_device
+from torch._utils import _flatten_dense_tensors
 
-from keras_gradopt.backend import common, engine
+from keras_gradopt.backend import common
+from keras_gradopt.backend import engine as common_engine
+from keras_gradopt.backend.torch import engine
 
 Tensor = Any
+# Tensors of fewer entries take less time to copy together than to be called for one by one.
+_SMALL = 16_384
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
-# Each operation costs some microseconds to start: packing tensors below 32k entries pays.
 train_step = common.stateful_train_step
+
+
+def run(
+    rule: Any,
+    ws: Sequence[Tensor],
+    gs: Sequence[Tensor],
+    slots: Sequence[tuple[Tensor, ...]],
+    h: Any,
+    members: Sequence[Hashable],
+    factor: Tensor | None = None,
+    *,
+    donate: bool = False,
+) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
+    """`engine.run`, or in place where that may be: see `torch.engine.Engine.step`."""
+    if not (donate and rule.elementwise) or in_stateless_scope() or torch.compiler.is_compiling():
+        return common_engine.run(
+            rule,
+            ws,
+            gs,
+            slots,
+            h,
+            members,
+            factor,
+            pack_below=32_768,
+            flatten=_flatten,
+            unflatten=_unflatten,
+        )
+    engine.engine_of(rule).step(rule, ws, gs, slots, h, members, factor)
+    return list(ws), list(slots)
 
 
 def _flatten(xs: Sequence[Tensor]) -> Tensor:
@@ -29,7 +62,21 @@ def _unflatten(vector: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor
     return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
-run = partial(engine.run, pack_below=32_768, flatten=_flatten, unflatten=_unflatten)
+def global_norm(xs: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm of all entries of all tensors, a scalar."""
+    small = [x for x in xs if x.numel() < _SMALL]
+    large = [x for x in xs if x.numel() >= _SMALL]
+    if len(small) > 1:
+        small = [_flatten_dense_tensors(small)]
+    norms = torch._foreach_norm([*large, *small])
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+
+
+def known(condition: Tensor) -> bool | None:
+    """A boolean scalar's value where the host may read it without waiting, else None."""
+    if torch.compiler.is_compiling() or condition.device.type != "cpu":
+        return None
+    return bool(condition)
 
 
 def stepping_inner(optimizer: Any) -> contextlib.AbstractContextManager:
@@ -44,11 +91,16 @@ def replicas() -> int:
 
 
 def read(variables: Sequence[Any], dtypes: Sequence[str] | None = None) -> list[Tensor]:
-    """The variables' values, in other dtypes if given, without Keras' checks for each of them."""
-    values = [v.value.detach() for v in variables]
+    """The variables' own tensors, converted if other dtypes are given."""
+    if in_stateless_scope() or get_device() == "meta":
+        values = [v.value for v in variables]
+    else:
+        # Without Keras' checks for each of them.
+        values = [v._value for v in variables]
     if dtypes is None:
         return values
-    return [v.to(getattr(torch, dtype)) for v, dtype in zip(values, dtypes, strict=True)]
+    wanted = [_DTYPES[dtype] for dtype in dtypes]
+    return [v if v.dtype is d else v.to(d) for v, d in zip(values, wanted, strict=True)]
 
 
 def write(optimizer: Any, targets: Sequence[Any], values: Sequence[Tensor]) -> None:
@@ -57,8 +109,10 @@ def write(optimizer: Any, targets: Sequence[Any], values: Sequence[Tensor]) -> N
         for target, value in zip(targets, values, strict=True):
             optimizer.assign(target, value)
         return
-    # A value may be a view of a target (an unchanged slot): copying it onto itself is harmless.
-    torch._foreach_copy_([t.value.data for t in targets], list(values))
+    pairs = [(t._value, v) for t, v in zip(targets, values, strict=True) if t._value is not v]
+    if pairs:
+        # A value may be a view of a target (an unchanged slot): copying it onto itself is harmless.
+        torch._foreach_copy_([t for t, _ in pairs], [v for _, v in pairs])
 
 
 def no_gradient() -> contextlib.AbstractContextManager:
@@ -82,6 +136,12 @@ def densify(gradient: Any) -> Any:
     if isinstance(gradient, torch.Tensor) and gradient.is_sparse:
         return gradient.to_dense()
     return gradient
+
+
+def dense(gradients: Sequence[Any], *, keeps_rows: bool) -> list[Any]:
+    """All gradients as dense tensors; None stays."""
+    del keeps_rows
+    return [densify(g) for g in gradients]
 
 
 is_rows = common.is_rows

@@ -1,0 +1,401 @@
+"""Program: a rule's arithmetic over one long vector as a short list of in-place ATen calls.
+
+The rule is run once on small tensors while its operations are recorded. What is common to all
+coordinates (bias corrections, products of rates) becomes a list of scalar operations, done once
+per step. The rest is rewritten: scalar factors travel along the expressions until a call takes
+them for nothing (`alpha`, `value`, the weight of a `lerp`), and results go where a dead operand
+lies. Adam becomes six calls and one temporary. Blocks of the vector that stay in cache pass
+through all calls, so that memory is read and written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from keras_gradopt.backend.torch.lowering import Call, Lowering
+from keras_gradopt.backend.torch.recording import (
+    LENGTH,
+    Nodes,
+    NotBlockwiseError,
+    Recorder,
+    Scalar,
+    Vector,
+)
+
+Tensor = Any
+
+
+def record(
+    move: Callable[..., tuple],
+    vectors: int,
+    scalars: Sequence[Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Program:
+    """Runs `move` once on small tensors and makes a program of what it did.
+
+    Args:
+        move: `move(vectors, scalars) -> vectors`: weights, gradient, slots to new weights, slots.
+        vectors: How many it takes.
+        scalars: Tensors without dimensions, like those that each step will give.
+        dtype: Of the vectors.
+        device: Where they lie.
+
+    Raises:
+        NotBlockwiseError: The rule sums over coordinates, reads a value, or has other shapes.
+    """
+    examples = [torch.ones(LENGTH, dtype=dtype, device=device) for _ in range(vectors)]
+    given = [s.clone() for s in scalars]
+    recorder = Recorder()
+    with torch.no_grad(), recorder:
+        results = move(examples, given)
+    nodes = Nodes(on_host=device.type == "cpu")
+    inputs = [nodes.enter(t, Vector(dtype)) for t in examples]
+    given_scalars = [nodes.enter(t, Scalar()) for t in given]
+    for call in recorder.calls:
+        nodes.add(*call)
+    outputs = [nodes.of(r) for r in results]
+    if not all(isinstance(o, Vector) and o.dtype == dtype for o in outputs):
+        raise NotBlockwiseError("a result is no vector of the weights' type")
+    return Program(nodes, given_scalars, inputs, outputs)
+
+
+class Program:
+    """Moves vectors in place: `prepare` once per step, and what that gives for each vector."""
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        given: Sequence[Scalar],
+        inputs: Sequence[Vector],
+        outputs: Sequence[Vector],
+    ) -> None:
+        self._nodes, self._given = nodes, list(given)
+        self._inputs, self._outputs = inputs, outputs
+        # On the host what is chosen for all coordinates is known before the first block.
+        conditions = nodes.conditions() if nodes.on_host else []
+        self._conditions = conditions
+        self._needed_first = _needed(conditions, nodes.scalars)
+        self._variants: dict[tuple[bool, ...], _Variant] = {}
+        self._fused: _Fused | None = None
+
+    def prepare(self, values: Sequence[Tensor], block: int) -> Callable[..., None] | None:
+        """Computes the scalars of one step.
+
+        Args:
+            values: The scalar tensors, in the order of `record`.
+            block: Entries per block.
+
+        Returns:
+            A function of `(w, g, *slots)`, contiguous vectors, that moves weights and slots in
+            place; None where this step's scalars are none that the program is right for.
+        """
+        known: dict[Scalar, Any] = dict(zip(self._given, values, strict=True))
+        self._compute(self._needed_first, known)
+        choice = tuple(bool(known[c]) for c in self._conditions)
+        if choice not in self._variants:
+            decided = dict(zip(self._conditions, choice, strict=True))
+            lowered = Lowering(self._nodes, self._outputs, decided)
+            self._variants[choice] = _Variant(self._nodes, self._inputs, lowered)
+        variant = self._variants[choice]
+        self._compute(variant.scalars, known)
+        return variant.mover(known, block)
+
+    def compiled(self, values: Sequence[Tensor]) -> Callable[..., None]:
+        """The same as `prepare`, the operations as recorded and compiled by torch.
+
+        Args:
+            values: The scalar tensors, in the order of `record`.
+        """
+        if self._fused is None:
+            self._fused = _Fused(self._nodes, self._inputs, self._outputs)
+        fused = self._fused
+        known: dict[Scalar, Any] = dict(zip(self._given, values, strict=True))
+        self._compute(fused.needed, known)
+        scalars = [_as_tensor(known[s]) for s in fused.scalars]
+        return lambda *vectors: fused.function(vectors, scalars)
+
+    def source(self, *choice: bool) -> str:
+        """The program as Python, for the conditions decided so.
+
+        Args:
+            *choice: What the conditions are that choose for all coordinates, in order.
+        """
+        return self._variants[choice].source
+
+    def _compute(self, scalars: Sequence[Scalar], known: dict[Scalar, Any]) -> None:
+        for scalar in scalars:
+            if scalar in known:
+                continue
+            if scalar.operation is None:
+                known[scalar] = scalar.number
+                continue
+            operands = [known[o] if isinstance(o, Scalar) else o for o in scalar.operands]
+            if not scalar.is_derived:
+                # As they were recorded: a number among them has been a tensor until it was folded.
+                operands = [
+                    _as_tensor(known[o]) if isinstance(o, Scalar) else o for o in scalar.operands
+                ]
+            elif self._nodes.on_host:
+                # Python's numbers: a tensor takes longer to make than to compute.
+                operands = [float(o) for o in operands]
+            known[scalar] = scalar.operation(*operands)
+
+
+class _Variant:
+    """The program where the conditions are as they are."""
+
+    def __init__(self, nodes: Nodes, inputs: Sequence[Vector], lowered: Lowering) -> None:
+        writer = _Writer(inputs, lowered)
+        self.source = writer.source
+        self._on_host = nodes.on_host
+        self._under_roots, self._divisors = lowered.under_roots, lowered.divisors
+        self._read = writer.scalars
+        read = [scalar for scalar, _ in self._read]
+        self.scalars = _needed([*read, *self._under_roots, *self._divisors], nodes.scalars)
+        self._block, self._blocks = writer.functions()
+        self._dtypes = writer.temporaries
+        self._workspace: list[Tensor] = []
+
+    def mover(self, known: Mapping[Scalar, Any], block: int) -> Callable[..., None] | None:
+        """What `Program.prepare` gives, from all scalars' values."""
+        if self._on_host:
+            if any(float(known[s]) < 0 for s in self._under_roots) or any(
+                float(known[s]) == 0 for s in self._divisors
+            ):
+                return None
+            # ATen takes Python numbers for factors; on the host reading them waits for nothing.
+            numbers = [
+                float(known[s]) if kind == "factor" else _as_tensor(known[s])
+                for s, kind in self._read
+            ]
+        else:
+            numbers = [known[s] for s, _ in self._read]
+
+        def move(*vectors: Tensor) -> None:
+            entries = vectors[0].numel()
+            if entries <= block:
+                self._block(*vectors, *self._temporaries(entries, vectors[0]), numbers)
+                return
+            # Blocks of one length but for the last, which is hardly shorter.
+            length = -(-entries // -(-entries // block))
+            pieces = list(zip(*(v.split(length) for v in vectors), strict=True))
+            last = pieces.pop()
+            self._blocks(pieces, *self._temporaries(length, vectors[0]), numbers)
+            self._block(*last, *self._temporaries(len(last[0]), vectors[0]), numbers)
+
+        return move
+
+    def _temporaries(self, entries: int, like: Tensor) -> list[Tensor]:
+        if self._dtypes and (not self._workspace or len(self._workspace[0]) < entries):
+            self._workspace = [
+                torch.empty(entries, dtype=dtype, device=like.device) for dtype in self._dtypes
+            ]
+        return [t if len(t) == entries else t[:entries] for t in self._workspace]
+
+
+def _as_tensor(value: Any) -> Tensor:
+    return value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float32)
+
+
+def _needed(roots: Sequence[Scalar], ordered: Sequence[Scalar]) -> list[Scalar]:
+    """The scalars that the roots follow from, themselves included, in the given order."""
+    needed: set[Scalar] = set()
+    waiting = list(roots)
+    while waiting:
+        scalar = waiting.pop()
+        if scalar not in needed:
+            needed.add(scalar)
+            waiting += [o for o in scalar.operands if isinstance(o, Scalar)]
+    return [s for s in ordered if s in needed]
+
+
+class _Writer:
+    """Gives each call's result a place and writes the program as Python.
+
+    Weights and slots are places, and so are as many temporaries as it takes; gradients are read
+    only. A result goes to its own weights or slot where the old values are dead, else where an
+    operand dies, else to a temporary.
+    """
+
+    def __init__(self, inputs: Sequence[Vector], lowered: Lowering) -> None:
+        self._calls = lowered.calls
+        # Each with how calls take it: as a factor, or as the tensor that it was when recorded.
+        self.scalars: list[tuple[Scalar, str]] = []
+        self.temporaries: list[torch.dtype] = []
+        self._inputs = inputs
+        self._names = [f"x{i}" for i in range(len(inputs))]
+        self._homes = dict(zip([0, *range(2, len(inputs))], lowered.outputs, strict=True))
+        self._last = self._last_uses(lowered.outputs)
+        self._place: dict[Vector, str] = dict(zip(inputs, self._names, strict=True))
+        # Who lies where, and is still needed.
+        self._lodger: dict[str, Vector] = dict(zip(self._names, inputs, strict=True))
+        self._free: dict[torch.dtype, list[str]] = {}
+        self._given: dict[str, Any] = {"torch": torch}
+        lines = [self._line(i, call) for i, call in enumerate(self._calls)]
+        self._lines = lines + self._moves()
+        self.source = "\n".join(self._written())
+
+    def _last_uses(self, outputs: Sequence[Vector]) -> dict[Vector, int]:
+        last: dict[Vector, int] = {}
+        for i, call in enumerate(self._calls):
+            for operand in (*call.operands, *call.keywords.values()):
+                if isinstance(operand, Vector):
+                    last[operand] = i
+        return {**last, **dict.fromkeys(outputs, len(self._calls))}
+
+    def _line(self, i: int, call: Call) -> str:
+        words = [self._word(o, call) for o in call.operands]
+        words += [f"{k}={self._word(v, call)}" for k, v in call.keywords.items()]
+        dying = [
+            o
+            for o in dict.fromkeys((*call.operands, *call.keywords.values()))
+            if isinstance(o, Vector) and self._last[o] == i
+        ]
+        if call.function is not None:
+            name = f"f{i}"
+            self._given[name] = call.function
+            place = f"y{i}"
+            line = f"{place} = {name}({', '.join(words)})"
+        else:
+            place = self._chosen(call.result, dying)
+            line = f"torch.{call.name}({', '.join(words)}, out={place})"
+        for vector in dying:
+            if self._place[vector] != place:
+                self._vacate(vector)
+        self._place[call.result] = place
+        self._lodger[place] = call.result
+        return line
+
+    def _word(self, value: Any, call: Call) -> str:
+        if isinstance(value, Vector):
+            return self._place[value]
+        if isinstance(value, Scalar):
+            named = (value, "tensor" if call.as_recorded else "factor")
+            if named not in self.scalars:
+                self.scalars.append(named)
+            return f"s[{self.scalars.index(named)}]"
+        return _literal(value, self._given)
+
+    def _chosen(self, result: Vector, dying: Sequence[Vector]) -> str:
+        for position, output in self._homes.items():
+            home = self._names[position]
+            if output is result and (home not in self._lodger or self._lodger[home] in dying):
+                return home
+        for vector in dying:
+            place = self._place[vector]
+            if vector.dtype == result.dtype and place != "x1" and not place.startswith("y"):
+                return place
+        free = self._free.get(result.dtype)
+        if free:
+            return free.pop()
+        self.temporaries.append(result.dtype)
+        return f"t{len(self.temporaries) - 1}"
+
+    def _vacate(self, vector: Vector) -> None:
+        place = self._place[vector]
+        self._lodger.pop(place, None)
+        if place.startswith("t"):
+            self._free.setdefault(vector.dtype, []).append(place)
+
+    def _moves(self) -> list[str]:
+        """Copies of outputs that lie elsewhere to their weights or slots, none before its time."""
+        waiting = {
+            self._names[position]: self._place[output]
+            for position, output in self._homes.items()
+            if self._place[output] != self._names[position]
+        }
+        lines = []
+        while waiting:
+            ready = [home for home in waiting if home not in waiting.values()]
+            if not ready:
+                home = next(iter(waiting))
+                lines.append(f"kept_{home} = {home}.clone()")
+                waiting = {h: f"kept_{home}" if s == home else s for h, s in waiting.items()}
+                ready = [home]
+            lines += [f"{home}.copy_({waiting.pop(home)})" for home in ready]
+        return lines
+
+    def _written(self) -> list[str]:
+        temporaries = [f"t{i}" for i in range(len(self.temporaries))]
+        head = ", ".join([*self._names, *temporaries, "s"])
+        each = ", ".join(["pieces", *temporaries, "s"])
+        body = self._lines or ["pass"]
+        return [
+            f"def block({head}):",
+            *(f"    {line}" for line in body),
+            "",
+            f"def blocks({each}):",
+            f"    for {', '.join(self._names)} in pieces:",
+            *(f"        {line}" for line in body),
+        ]
+
+    def functions(self) -> tuple[Callable, Callable]:
+        """The written program, ready to call: for one block, and for a list of blocks."""
+        space = _run(self.source, self._given)
+        return space["block"], space["blocks"]
+
+
+class _Fused:
+    """The recorded operations as one function `(vectors, scalars)` for torch's compiler."""
+
+    def __init__(self, nodes: Nodes, inputs: Sequence[Vector], outputs: Sequence[Vector]) -> None:
+        self.scalars: list[Scalar] = []
+        self._names = {vector: f"x[{i}]" for i, vector in enumerate(inputs)}
+        self._given: dict[str, Any] = {}
+        self._lines: list[str] = []
+        places = [f"x[{i}]" for i in (0, *range(2, len(inputs)))]
+        results = [self._name(o) for o in outputs]
+        # All results before the first copy: a result may be another input as it is.
+        self._lines += [f"r{i} = {r}.clone()" for i, r in enumerate(results) if r.startswith("x")]
+        for i, (place, result) in enumerate(zip(places, results, strict=True)):
+            self._lines.append(f"{place}.copy_({f'r{i}' if result.startswith('x') else result})")
+        self.needed = _needed(self.scalars, nodes.scalars)
+        self._compiled: Callable[..., None] | None = None
+
+    @property
+    def function(self) -> Callable[..., None]:
+        """The compiled function; the first call of it compiles."""
+        if self._compiled is None:
+            source = "\n".join(["def move(x, s):", *(f"    {line}" for line in self._lines)])
+            move = _run(source, self._given)["move"]
+            self._compiled = torch.compile(move, dynamic=True, fullgraph=True)
+        return self._compiled
+
+    def _name(self, vector: Vector) -> str:
+        if vector not in self._names:
+            words = [self._word(o) for o in vector.operands]
+            words += [f"{k}={self._word(v)}" for k, v in vector.keywords.items()]
+            number = len(self._names)
+            self._given[f"f{number}"] = vector.function
+            self._lines.append(f"v{number} = f{number}({', '.join(words)})")
+            self._names[vector] = f"v{number}"
+        return self._names[vector]
+
+    def _word(self, value: Any) -> str:
+        if isinstance(value, Vector):
+            return self._name(value)
+        if isinstance(value, Scalar):
+            if value not in self.scalars:
+                self.scalars.append(value)
+            return f"s[{self.scalars.index(value)}]"
+        return _literal(value, self._given)
+
+
+def _literal(value: Any, given: dict[str, Any]) -> str:
+    """A constant as it stands in source; what has no literal gets a name in `given`."""
+    if isinstance(value, torch.Tensor | torch.dtype | torch.device | torch.layout):
+        name = f"c{len(given)}"
+        given[name] = value
+        return name
+    return repr(value)
+
+
+def _run(source: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What a source defines. The source is written here, from recorded operations."""
+    space = dict(given)
+    exec(compile(source, "<the program of a rule>", "exec"), space)  # noqa: S102
+    return space
