@@ -582,7 +582,10 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
             **state,
             "ws": [row[0] for row in turned],
             "slots": [tuple(row[1:]) for row in turned],
-            "shared": {**shared, EVALUATING: ops.full_like(shared[EVALUATING], float(evaluating))},
+            "shared": {
+                **shared,
+                EVALUATING: ops.zeros_like(shared[EVALUATING]) + float(evaluating),
+            },
         }
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:

@@ -115,7 +115,7 @@ def as_schedule(value: Any) -> Any:
 
 def value_of(schedule: Any, step: Tensor) -> Tensor:
     """The value of a schedule or a number at a step."""
-    return schedule(step) if callable(schedule) else ops.full_like(step, schedule)
+    return schedule(step) if callable(schedule) else ops.zeros_like(step) + schedule
 
 
 def power(base: float, exponent: Tensor) -> Tensor:

@@ -40,4 +40,4 @@ class Constant(Schedule):
 
     def at(self, step: Tensor) -> Tensor:
         """The value at a step."""
-        return ops.full_like(step, self.value)
+        return ops.zeros_like(step) + self.value

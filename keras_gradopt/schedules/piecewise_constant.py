@@ -55,7 +55,7 @@ class PiecewiseConstant(Schedule):
 
     def at(self, step: Tensor) -> Tensor:
         """The value at a step."""
-        value = ops.full_like(step, self.values[0])
+        value = ops.zeros_like(step) + self.values[0]
         for boundary, later in zip(self.boundaries, self.values[1:], strict=True):
             value = ops.where(step > boundary, later, value)
         return value

@@ -14,21 +14,32 @@ import keras_gradopt as kg
 from keras_gradopt.groups import PLAIN
 
 BACKEND = keras.backend.backend()
+
+
+def made(class_name: str, **arguments: Any) -> Any:
+    return getattr(kg, class_name).example(**arguments)
+
+
 # Scalars, rows, matrices, a convolution kernel, and one too large to be packed.
 SHAPES = [(), (1,), (5,), (3, 4), (17, 9), (2, 3, 4, 5), (300, 700), (33,), (8, 8)]
 ELEMENTWISE = [
     m.class_name for m in kg.methods() if getattr(getattr(kg, m.class_name), "elementwise", False)
 ]
+# Decompositions of matrices as large as the one above take seconds.
+SMALL = [shape for shape in SHAPES if int(np.prod(shape)) < 1000]
+WHOLE = [
+    m.class_name
+    for m in kg.methods()
+    if m.needs == "gradient"
+    and not getattr(getattr(kg, m.class_name), "elementwise", False)
+    and not hasattr(made(m.class_name), "inner")
+]
 only_torch = pytest.mark.skipif(BACKEND != "torch", reason="the engine of torch")
 
 
-def arrays(seed: int, scale: float = 1.0) -> list[np.ndarray]:
+def arrays(seed: int, scale: float = 1.0, shapes: Any = SHAPES) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
-    return [np.asarray(scale * rng.normal(size=shape), "float32") for shape in SHAPES]
-
-
-def made(class_name: str, **arguments: Any) -> Any:
-    return getattr(kg, class_name).example(**arguments)
+    return [np.asarray(scale * rng.normal(size=shape), "float32") for shape in shapes]
 
 
 def clipped(gs: list[np.ndarray], optimizer: Any) -> list[np.ndarray]:
@@ -37,12 +48,12 @@ def clipped(gs: list[np.ndarray], optimizer: Any) -> list[np.ndarray]:
     return [(factor * g).astype("float32") for g in gs]
 
 
-def stepped_alone(optimizer: Any, steps: int) -> list[np.ndarray]:
+def stepped_alone(optimizer: Any, steps: int, shapes: Any = SHAPES) -> list[np.ndarray]:
     """Weights after steps of the rule as it is written, on one variable after the other."""
-    ws = [ops.convert_to_tensor(a) for a in arrays(0)]
+    ws = [ops.convert_to_tensor(a) for a in arrays(0, shapes=shapes)]
     slots, shared = optimizer.initial_slots(ws), optimizer.initial_shared(ws)
     for step in range(1, steps + 1):
-        gs = [ops.convert_to_tensor(a) for a in clipped(arrays(step, 0.1), optimizer)]
+        gs = [ops.convert_to_tensor(a) for a in clipped(arrays(step, 0.1, shapes), optimizer)]
         h = optimizer.hyperparameters(ops.convert_to_tensor(step))
         numbers, shared = optimizer.measure(ws, gs, slots, shared, h)
         h = h.replace(numbers=numbers, shared=shared)
@@ -54,11 +65,14 @@ def stepped_alone(optimizer: Any, steps: int) -> list[np.ndarray]:
     return [ops.convert_to_numpy(w) for w in ws]
 
 
-def stepped(optimizer: Any, steps: int, first: int = 1, variables: Any = None) -> list[Any]:
+def stepped(
+    optimizer: Any, steps: int, first: int = 1, variables: Any = None, shapes: Any = SHAPES
+) -> list[Any]:
     """Variables after steps as Keras takes them."""
-    variables = variables or [keras.Variable(a) for a in arrays(0)]
+    variables = variables or [keras.Variable(a) for a in arrays(0, shapes=shapes)]
     for step in range(first, first + steps):
-        optimizer.apply([ops.convert_to_tensor(a) for a in arrays(step, 0.1)], variables)
+        gs = [ops.convert_to_tensor(a) for a in arrays(step, 0.1, shapes)]
+        optimizer.apply(gs, variables)
     return variables
 
 
@@ -75,6 +89,14 @@ def assert_close(variables: list[Any], expected: list[Any], tolerance: float = 2
 def test_packed_and_in_place_is_the_rule_on_one_variable(name: str, arguments: dict) -> None:
     """A rule that declares itself elementwise wrongly is caught here."""
     assert_close(stepped(made(name, **arguments), 3), stepped_alone(made(name, **arguments), 3))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_rules_on_whole_tensors_are_the_rule_on_one_variable(name: str) -> None:
+    arguments = {"weight_decay": 0.01, "global_clipnorm": 0.5}
+    found = stepped(made(name, **arguments), 3, shapes=SMALL)
+    # Norms and decompositions add up in another order.
+    assert_close(found, stepped_alone(made(name, **arguments), 3, SMALL), 1e-5)
 
 
 def test_variables_of_other_groups_are_moved_by_their_own_rates() -> None:
@@ -150,8 +172,23 @@ def test_every_elementwise_rule_becomes_a_program_of_its_own(
     found = stepped(optimizer, 3)
     programs = engine.engine_of(optimizer)._programs
     assert programs
-    assert None not in programs.values()
+    assert all(programs.values())
     assert_close(found, stepped_alone(made(name, weight_decay=0.01, global_clipnorm=0.5), 3))
+
+
+@only_torch
+@pytest.mark.parametrize("name", WHOLE)
+def test_rules_on_whole_tensors_become_programs_of_each_way_they_go(name: str) -> None:
+    from keras_gradopt.backend.torch import engine
+
+    optimizer = made(name)
+    # SOAP takes a first basis, goes on in it, and renews it after ten steps.
+    stepped(optimizer, 12, shapes=SMALL)
+    programs = engine.engine_of(optimizer)._programs
+    assert programs
+    assert all(programs.values())
+    assert not engine.engine_of(optimizer)._refused
+    assert max(map(len, programs.values())) == (3 if name == "SOAP" else 1)
 
 
 @only_torch
@@ -229,13 +266,43 @@ def test_programs_call_few_operations() -> None:
     for name, most in [("AdaBelief", 7), ("Lion", 4), ("Adan", 11), ("RMSprop", 5)]:
         optimizer = made(name)
         stepped(optimizer, 2)
-        (program, *_) = engine.engine_of(optimizer)._programs.values()
+        ((program, *_), *_) = engine.engine_of(optimizer)._programs.values()
         calls = min(v.source.split("def blocks")[0].count("torch.") for v in _variants(program))
         assert calls <= most, name
 
 
 def _variants(program: Any) -> list[Any]:
     return list(program._variants.values())
+
+
+@only_torch
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_on_a_device_no_step_waits_for_a_number(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: all is done as if the host could not read, and reading raises."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from keras_gradopt.backend.torch import host
+
+    class NoReading(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            assert "_local_scalar_dense" not in str(func)
+            return func(*args, **(kwargs or {}))
+
+    monkeypatch.setattr(host, "reads", lambda device: False)
+    arguments = {"weight_decay": 0.01, "global_clipnorm": 0.5}
+    optimizer = made(name, learning_rate=kg.schedules.CosineDecay(0.01, 10), **arguments)
+    variables = [keras.Variable(a) for a in arrays(0)]
+    optimizer.build(variables)
+    for step in (1, 2, 3):
+        gs = [torch.from_numpy(a) for a in arrays(step, 0.1)]
+        with NoReading():
+            optimizer.apply(gs, variables)
+    monkeypatch.undo()
+    twin = made(name, learning_rate=kg.schedules.CosineDecay(0.01, 10), **arguments)
+    assert_close(variables, stepped_alone(twin, 3))
 
 
 @only_torch

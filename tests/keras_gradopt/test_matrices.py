@@ -56,7 +56,8 @@ def test_muon_moves_a_kernel_as_its_matrix(
     grads = some_gradients(shape)
     moved = stepped(kg.Muon(0.1, adjust=adjust), kernel, grads)
     expected = stepped(kg.Muon(0.1, adjust=adjust), flat, [g.reshape(matrix) for g in grads])
-    np.testing.assert_array_equal(moved.reshape(matrix), expected)
+    # An engine may scale and add in another order for another shape.
+    np.testing.assert_allclose(moved.reshape(matrix), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_muon_leaves_what_is_excluded_to_adamw() -> None:
@@ -94,8 +95,8 @@ def test_adamw_s_own_decay_spares_what_is_excluded_from_decay() -> None:
     optimizer = kg.Muon(0.1, weight_decay=None, adam_weight_decay=0.5)
     optimizer.exclude_from_weight_decay(var_names=["w1"])
     plain, decayed = train(kg.Muon(0.1, weight_decay=None), 1)[0], train(optimizer, 1)[0]
-    np.testing.assert_array_equal(decayed[0], plain[0])
-    np.testing.assert_array_equal(decayed[1], plain[1])
+    np.testing.assert_allclose(decayed[0], plain[0], rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(decayed[1], plain[1], rtol=1e-6, atol=1e-7)
     only_vectors = train(kg.Muon(0.1, weight_decay=None, adam_weight_decay=0.5), 1)[0]
     assert not np.allclose(only_vectors[1], plain[1])
 

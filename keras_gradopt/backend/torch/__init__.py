@@ -14,7 +14,7 @@ from torch._utils import _flatten_dense_tensors
 
 from keras_gradopt.backend import common
 from keras_gradopt.backend import engine as common_engine
-from keras_gradopt.backend.torch import engine
+from keras_gradopt.backend.torch import engine, host
 
 Tensor = Any
 # Tensors of fewer entries take less time to copy together than to be called for one by one.
@@ -36,7 +36,7 @@ def run(
     donate: bool = False,
 ) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
     """`engine.run`, or in place where that may be: see `torch.engine.Engine.step`."""
-    if not (donate and rule.elementwise) or in_stateless_scope() or torch.compiler.is_compiling():
+    if not donate or in_stateless_scope() or torch.compiler.is_compiling():
         return common_engine.run(
             rule,
             ws,
@@ -64,17 +64,19 @@ def _unflatten(vector: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor
 
 def global_norm(xs: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm of all entries of all tensors, a scalar."""
+    if len(xs) == 1:
+        return torch.linalg.vector_norm(xs[0])
     small = [x for x in xs if x.numel() < _SMALL]
     large = [x for x in xs if x.numel() >= _SMALL]
     if len(small) > 1:
         small = [_flatten_dense_tensors(small)]
     norms = torch._foreach_norm([*large, *small])
-    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def known(condition: Tensor) -> bool | None:
     """A boolean scalar's value where the host may read it without waiting, else None."""
-    if torch.compiler.is_compiling() or condition.device.type != "cpu":
+    if torch.compiler.is_compiling() or not host.reads(condition.device):
         return None
     return bool(condition)
 

@@ -11,7 +11,7 @@ import torch
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from keras_gradopt.backend import engine
-from keras_gradopt.backend.torch import kernels
+from keras_gradopt.backend.torch import host, kernels
 from keras_gradopt.backend.torch.program import Program, record
 from keras_gradopt.backend.torch.recording import NotBlockwiseError
 from keras_gradopt.kernel import kernel_of
@@ -25,7 +25,8 @@ _BLOCK = 131_072
 # On a device nothing is blocked; packing spares launches until copying costs as much.
 _DEVICE_PACK = 1 << 20
 _LAYOUTS_KEPT = 4
-_PROGRAMS_KEPT = 64
+_PROGRAMS_KEPT = 512
+_WAYS_KEPT = 8
 
 _engines: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
 
@@ -42,8 +43,9 @@ class Engine:
 
     def __init__(self) -> None:
         self._layouts: list[_Layout] = []
-        # None where the rule cannot be made a program.
-        self._programs: dict[Hashable, Program | None] = {}
+        # One for each way through the rule; empty where it cannot be made a program.
+        self._programs: dict[Hashable, list[Program]] = {}
+        self._refused: set[Hashable] = set()
 
     def step(
         self,
@@ -55,7 +57,7 @@ class Engine:
         members: Sequence[Hashable],
         factor: Tensor | None,
     ) -> None:
-        """One step of an elementwise rule; weights and slots are overwritten.
+        """One step; weights and slots are overwritten.
 
         Args:
             rule: The optimizer.
@@ -66,13 +68,20 @@ class Engine:
             members: Per variable, its group.
             factor: What all gradients are multiplied by; None is 1.
         """
-        layout = self._layout(ws, slots, members)
         movers: dict[Hashable, Mover] = {}
+        if not rule.elementwise:
+            for w, g, own, member in zip(ws, gs, slots, members, strict=True):
+                kind = (member, w.device, *((t.shape, t.dtype) for t in (w, *own)))
+                if kind not in movers:
+                    movers[kind] = self._whole_mover(rule, kind, (w, g, *own), h, factor)
+                movers[kind](w, g, *own)
+            return
+        layout = self._layout(ws, slots, members)
         for pack in layout.packs:
             first = ws[pack.positions[0]]
             kind = (pack.member, len(pack.slots), first.dtype, first.device)
             if kind not in movers:
-                movers[kind] = self._mover(rule, kind, h, factor)
+                movers[kind] = self._mover(rule, kind, first, h, factor)
             pack.move(movers[kind], ws, gs)
         for mover in movers.values():
             if isinstance(mover, kernels.Native):
@@ -92,47 +101,69 @@ class Engine:
         self._layouts = [layout, *self._layouts[: _LAYOUTS_KEPT - 1]]
         return layout
 
-    def _mover(self, rule: Any, kind: tuple, h: Any, factor: Tensor | None) -> Mover:
-        member, _, dtype, device = kind
+    def _mover(self, rule: Any, kind: tuple, like: Tensor, h: Any, factor: Tensor | None) -> Mover:
+        member, slots, dtype, device = kind
         block = _block(device)
         kernel = kernel_of(rule, h)
         if kernel is not None and rule.jit_compile is not True:
             native = kernels.native(kernel, h, member, dtype, device, factor, block)
             if native is not None:
                 return native
-        return self._programmed(rule, kind, h, factor, block) or _plain(rule, member, h, factor)
+        vectors = [like] * (2 + slots)
+        return self._programmed(rule, kind, vectors, h, factor, block)
+
+    def _whole_mover(
+        self, rule: Any, kind: tuple, tensors: Sequence[Tensor], h: Any, factor: Tensor | None
+    ) -> Mover:
+        return self._programmed(rule, kind, tensors, h, factor, 0)
 
     def _programmed(
-        self, rule: Any, kind: tuple, h: Any, factor: Tensor | None, block: int
-    ) -> Mover | None:
-        member, slots, dtype, device = kind
+        self,
+        rule: Any,
+        kind: tuple,
+        vectors: Sequence[Tensor],
+        h: Any,
+        factor: Tensor | None,
+        block: int,
+    ) -> Mover:
+        """The rule as a program, or as it is written where it cannot be one."""
+        member = kind[0]
         places, values, constants = _scalars(h, factor)
         key = (*kind, tuple(places), constants)
-        if key not in self._programs:
-            if len(self._programs) >= _PROGRAMS_KEPT:
-                self._programs.clear()
+        if len(self._programs) >= _PROGRAMS_KEPT:
+            self._programs.clear()
+        known = self._programs.setdefault(key, [])
+        for program in known:
+            mover = _prepared(program, rule, values, block)
+            if mover is not None:
+                return mover
 
-            def move(vectors: Sequence[Tensor], scalars: Sequence[Tensor]) -> tuple:
-                own, scale = _with_scalars(h, places, scalars)
-                w, g, *rest = vectors
-                g = g if scale is None else g * scale.to(g.dtype)
-                return tuple(rule.move(w, g, *rest, h=own, member=member))
+        def move(vectors: Sequence[Tensor], scalars: Sequence[Tensor]) -> tuple:
+            own, scale = _with_scalars(h, places, scalars)
+            w, g, *rest = vectors
+            g = g if scale is None else g * scale.to(g.dtype)
+            return tuple(rule.move(w, g, *rest, h=own, member=member))
 
+        if key not in self._refused and len(known) < _WAYS_KEPT:
             try:
-                self._programs[key] = record(move, 2 + slots, values, dtype, device)
+                known.append(record(move, vectors, values, blockwise=rule.elementwise))
+                mover = _prepared(known[-1], rule, values, block)
+                if mover is not None:
+                    return mover
             except NotBlockwiseError:
-                self._programs[key] = None
-        program = self._programs[key]
-        if program is None:
-            return None
-        if rule.jit_compile is True:
-            return program.compiled(values)
-        return program.prepare(values, block)
+                self._refused.add(key)
+        return _plain(rule, member, h, factor)
+
+
+def _prepared(program: Program, rule: Any, values: Sequence[Tensor], block: int) -> Mover | None:
+    if rule.jit_compile is True:
+        return program.compiled(values)
+    return program.prepare(values, block)
 
 
 def _block(device: torch.device) -> int:
     """Entries per block: on the host as many as the threads' caches hold, on a device all."""
-    return _BLOCK * torch.get_num_threads() if device.type == "cpu" else 1 << 62
+    return _BLOCK * torch.get_num_threads() if host.reads(device) else 1 << 62
 
 
 def _plain(rule: Any, member: Hashable, h: Any, factor: Tensor | None) -> Mover:
@@ -230,8 +261,7 @@ def _packs(
     ws: Sequence[Tensor], slots: Sequence[tuple[Tensor, ...]], members: Sequence[Hashable]
 ) -> list[list[int]]:
     """Positions of variables that are moved together: as many small ones as fill a block."""
-    on_host = not ws or ws[0].device.type == "cpu"
-    limit = _BLOCK if on_host else _DEVICE_PACK
+    limit = _BLOCK if not ws or host.reads(ws[0].device) else _DEVICE_PACK
     found: list[list[int]] = []
     for positions in engine.packs(True, ws, slots, members, limit):
         filled = limit

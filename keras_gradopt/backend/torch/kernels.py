@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from keras_gradopt.backend.torch import host
+from keras_gradopt.backend.torch.blocks import cut
 from keras_gradopt.kernel import Kernel
 
 Tensor = Any
@@ -59,7 +61,8 @@ class Native:
         if self._factor is None:
             self._move(*([v] for v in vectors))
             return
-        pieces = list(zip(*(v.split(self._block) for v in vectors), strict=True))
+        # A kernel takes longer to start than an operation, so its blocks are longer.
+        pieces = cut(vectors, 4 * self._block)
         scratch = torch.empty_like(pieces[0][1])
         for w, g, *slots in pieces:
             scaled = torch.mul(g, self._factor, out=scratch[: len(g)])
@@ -95,7 +98,7 @@ def native(
 
     def number(value: Any) -> Any:
         """A number where the host knows it or may read it without waiting, else the tensor."""
-        if isinstance(value, torch.Tensor) and value.device.type != "cpu":
+        if isinstance(value, torch.Tensor) and not host.reads(value.device):
             return value
         return None if value is None else float(value)
 

@@ -98,7 +98,8 @@ class Lowering:
         return Scaled("base", (result,), scaled.scale)
 
     def _call(self, name: str, operands: tuple, dtype: torch.dtype, **keywords: Any) -> Vector:
-        result = Vector(dtype)
+        shapes = [o.shape for o in operands if isinstance(o, Vector)]
+        result = Vector(dtype, tuple(torch.broadcast_shapes(*shapes)))
         self._made[result] = Call(name, operands, keywords, result)
         self.calls.append(self._made[result])
         return result
@@ -147,7 +148,9 @@ class Lowering:
 
         operands = tuple(whole(o) for o in node.operands)
         keywords = {k: whole(v) for k, v in node.keywords.items()}
-        result = Vector(node.dtype)
+        # A view shows the memory that its operand lies in.
+        origin = operands[0] if node.origin is not None else None
+        result = Vector(node.dtype, node.shape, is_view=node.is_view, origin=origin)
         known = node.operation in _WRITE_OUT and not keywords
         function = None if known else node.function
         self.calls.append(Call(node.operation, operands, keywords, result, function, True))
@@ -214,10 +217,8 @@ class Lowering:
         return self._sum(node, -1.0)
 
     def _lower_rsub(self, node: Vector) -> Scaled | None:
-        swapped = Vector(
-            node.dtype, "sub", (node.operands[1], node.operands[0]), node.keywords, node.function
-        )
-        return self._sum(swapped, -1.0)
+        swapped = (node.operands[1], node.operands[0])
+        return self._sum(Vector(node.dtype, node.shape, "sub", swapped, node.keywords), -1.0)
 
     def _sum(self, node: Vector, sign: float) -> Scaled | None:
         a, b = node.operands[:2]

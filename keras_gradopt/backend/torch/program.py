@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from keras_gradopt.backend.torch import host
+from keras_gradopt.backend.torch.blocks import cut
 from keras_gradopt.backend.torch.lowering import Call, Lowering
 from keras_gradopt.backend.torch.recording import (
     LENGTH,
@@ -30,36 +32,42 @@ Tensor = Any
 
 def record(
     move: Callable[..., tuple],
-    vectors: int,
+    vectors: Sequence[Tensor],
     scalars: Sequence[Tensor],
-    dtype: torch.dtype,
-    device: torch.device,
+    *,
+    blockwise: bool,
 ) -> Program:
-    """Runs `move` once on small tensors and makes a program of what it did.
+    """Runs `move` once and makes a program of what it did.
 
     Args:
         move: `move(vectors, scalars) -> vectors`: weights, gradient, slots to new weights, slots.
-        vectors: How many it takes.
+        vectors: Weights, gradient and slots like those that will come.
         scalars: Tensors without dimensions, like those that each step will give.
-        dtype: Of the vectors.
-        device: Where they lie.
+        blockwise: Whether coordinates move alone, so that the program is for contiguous vectors of
+            any length; else it is for tensors of these shapes.
 
     Raises:
-        NotBlockwiseError: The rule sums over coordinates, reads a value, or has other shapes.
+        NotBlockwiseError: The rule does what programs do not: it reads a value, or, blockwise,
+            sums over coordinates.
     """
-    examples = [torch.ones(LENGTH, dtype=dtype, device=device) for _ in range(vectors)]
+    dtype, device = vectors[0].dtype, vectors[0].device
+    if blockwise:
+        examples = [torch.ones(LENGTH, dtype=dtype, device=device) for _ in vectors]
+    else:
+        examples = [v.detach() for v in vectors]
     given = [s.clone() for s in scalars]
-    recorder = Recorder()
-    with torch.no_grad(), recorder:
-        results = move(examples, given)
-    nodes = Nodes(on_host=device.type == "cpu")
-    inputs = [nodes.enter(t, Vector(dtype)) for t in examples]
+    nodes = Nodes(on_host=host.reads(device), blockwise=blockwise)
+    inputs = [nodes.enter(t, Vector(t.dtype, tuple(t.shape))) for t in examples]
     given_scalars = [nodes.enter(t, Scalar()) for t in given]
-    for call in recorder.calls:
-        nodes.add(*call)
+    with torch.no_grad(), Recorder(nodes):
+        results = move(examples, given)
     outputs = [nodes.of(r) for r in results]
-    if not all(isinstance(o, Vector) and o.dtype == dtype for o in outputs):
-        raise NotBlockwiseError("a result is no vector of the weights' type")
+    for output, home in zip(outputs, [inputs[0], *inputs[2:]], strict=True):
+        if not isinstance(output, Vector) or (output.dtype, output.shape) != (
+            home.dtype,
+            home.shape,
+        ):
+            raise NotBlockwiseError("a result is not of the type and shape of what it replaces")
     return Program(nodes, given_scalars, inputs, outputs)
 
 
@@ -78,7 +86,8 @@ class Program:
         # On the host what is chosen for all coordinates is known before the first block.
         conditions = nodes.conditions() if nodes.on_host else []
         self._conditions = conditions
-        self._needed_first = _needed(conditions, nodes.scalars)
+        asked = [scalar for scalar, _ in nodes.decisions]
+        self._needed_first = _needed([*conditions, *asked], nodes.scalars)
         self._variants: dict[tuple[bool, ...], _Variant] = {}
         self._fused: _Fused | None = None
 
@@ -95,6 +104,8 @@ class Program:
         """
         known: dict[Scalar, Any] = dict(zip(self._given, values, strict=True))
         self._compute(self._needed_first, known)
+        if not self._goes_this_way(known):
+            return None
         choice = tuple(bool(known[c]) for c in self._conditions)
         if choice not in self._variants:
             decided = dict(zip(self._conditions, choice, strict=True))
@@ -104,7 +115,7 @@ class Program:
         self._compute(variant.scalars, known)
         return variant.mover(known, block)
 
-    def compiled(self, values: Sequence[Tensor]) -> Callable[..., None]:
+    def compiled(self, values: Sequence[Tensor]) -> Callable[..., None] | None:
         """The same as `prepare`, the operations as recorded and compiled by torch.
 
         Args:
@@ -114,9 +125,16 @@ class Program:
             self._fused = _Fused(self._nodes, self._inputs, self._outputs)
         fused = self._fused
         known: dict[Scalar, Any] = dict(zip(self._given, values, strict=True))
+        self._compute(self._needed_first, known)
+        if not self._goes_this_way(known):
+            return None
         self._compute(fused.needed, known)
         scalars = [_as_tensor(known[s]) for s in fused.scalars]
         return lambda *vectors: fused.function(vectors, scalars)
+
+    def _goes_this_way(self, known: Mapping[Scalar, Any]) -> bool:
+        """Whether the rule would take the branches that it took when it was recorded."""
+        return all(bool(known[scalar]) is answer for scalar, answer in self._nodes.decisions)
 
     def source(self, *choice: bool) -> str:
         """The program as Python, for the conditions decided so.
@@ -151,13 +169,13 @@ class _Variant:
     def __init__(self, nodes: Nodes, inputs: Sequence[Vector], lowered: Lowering) -> None:
         writer = _Writer(inputs, lowered)
         self.source = writer.source
-        self._on_host = nodes.on_host
+        self._on_host, self._blockwise = nodes.on_host, nodes.blockwise
         self._under_roots, self._divisors = lowered.under_roots, lowered.divisors
         self._read = writer.scalars
         read = [scalar for scalar, _ in self._read]
         self.scalars = _needed([*read, *self._under_roots, *self._divisors], nodes.scalars)
         self._block, self._blocks = writer.functions()
-        self._dtypes = writer.temporaries
+        self._kinds = writer.temporaries
         self._workspace: list[Tensor] = []
 
     def mover(self, known: Mapping[Scalar, Any], block: int) -> Callable[..., None] | None:
@@ -175,24 +193,29 @@ class _Variant:
         else:
             numbers = [known[s] for s, _ in self._read]
 
+        def move_whole(*tensors: Tensor) -> None:
+            device = tensors[0].device
+            fresh = [torch.empty(s, dtype=d, device=device) for s, d in self._kinds]
+            self._block(*tensors, *fresh, numbers)
+
+        if not self._blockwise:
+            return move_whole
+
         def move(*vectors: Tensor) -> None:
             entries = vectors[0].numel()
             if entries <= block:
                 self._block(*vectors, *self._temporaries(entries, vectors[0]), numbers)
                 return
-            # Blocks of one length but for the last, which is hardly shorter.
-            length = -(-entries // -(-entries // block))
-            pieces = list(zip(*(v.split(length) for v in vectors), strict=True))
-            last = pieces.pop()
-            self._blocks(pieces, *self._temporaries(length, vectors[0]), numbers)
+            *pieces, last = cut(vectors, block)
+            self._blocks(pieces, *self._temporaries(len(pieces[0][0]), vectors[0]), numbers)
             self._block(*last, *self._temporaries(len(last[0]), vectors[0]), numbers)
 
         return move
 
     def _temporaries(self, entries: int, like: Tensor) -> list[Tensor]:
-        if self._dtypes and (not self._workspace or len(self._workspace[0]) < entries):
+        if self._kinds and (not self._workspace or len(self._workspace[0]) < entries):
             self._workspace = [
-                torch.empty(entries, dtype=dtype, device=like.device) for dtype in self._dtypes
+                torch.empty(entries, dtype=dtype, device=like.device) for _, dtype in self._kinds
             ]
         return [t if len(t) == entries else t[:entries] for t in self._workspace]
 
@@ -213,6 +236,18 @@ def _needed(roots: Sequence[Scalar], ordered: Sequence[Scalar]) -> list[Scalar]:
     return [s for s in ordered if s in needed]
 
 
+_Kind = tuple[tuple[int, ...], torch.dtype]
+
+
+def _kind(vector: Vector) -> _Kind:
+    return vector.shape, vector.dtype
+
+
+def _shown(vector: Vector) -> list[Vector]:
+    """A vector and those whose memory it shows, which live as long as it does."""
+    return [vector] if vector.origin is None else [vector, *_shown(vector.origin)]
+
+
 class _Writer:
     """Gives each call's result a place and writes the program as Python.
 
@@ -225,7 +260,8 @@ class _Writer:
         self._calls = lowered.calls
         # Each with how calls take it: as a factor, or as the tensor that it was when recorded.
         self.scalars: list[tuple[Scalar, str]] = []
-        self.temporaries: list[torch.dtype] = []
+        # Shape and type of each.
+        self.temporaries: list[_Kind] = []
         self._inputs = inputs
         self._names = [f"x{i}" for i in range(len(inputs))]
         self._homes = dict(zip([0, *range(2, len(inputs))], lowered.outputs, strict=True))
@@ -233,7 +269,7 @@ class _Writer:
         self._place: dict[Vector, str] = dict(zip(inputs, self._names, strict=True))
         # Who lies where, and is still needed.
         self._lodger: dict[str, Vector] = dict(zip(self._names, inputs, strict=True))
-        self._free: dict[torch.dtype, list[str]] = {}
+        self._free: dict[_Kind, list[str]] = {}
         self._given: dict[str, Any] = {"torch": torch}
         lines = [self._line(i, call) for i, call in enumerate(self._calls)]
         self._lines = lines + self._moves()
@@ -244,24 +280,27 @@ class _Writer:
         for i, call in enumerate(self._calls):
             for operand in (*call.operands, *call.keywords.values()):
                 if isinstance(operand, Vector):
-                    last[operand] = i
-        return {**last, **dict.fromkeys(outputs, len(self._calls))}
+                    last.update(dict.fromkeys(_shown(operand), i))
+        for output in outputs:
+            last.update(dict.fromkeys(_shown(output), len(self._calls)))
+        return last
 
     def _line(self, i: int, call: Call) -> str:
         words = [self._word(o, call) for o in call.operands]
         words += [f"{k}={self._word(v, call)}" for k, v in call.keywords.items()]
-        dying = [
-            o
-            for o in dict.fromkeys((*call.operands, *call.keywords.values()))
-            if isinstance(o, Vector) and self._last[o] == i
-        ]
+        dying = [v for v in self._lodger.values() if self._last.get(v) == i]
         if call.function is not None:
             name = f"f{i}"
             self._given[name] = call.function
             place = f"y{i}"
             line = f"{place} = {name}({', '.join(words)})"
         else:
-            place = self._chosen(call.result, dying)
+            # A call may write into an operand, not into one that another operand shows otherwise.
+            operands = [
+                o for o in (*call.operands, *call.keywords.values()) if isinstance(o, Vector)
+            ]
+            shown = [v for o in operands for v in _shown(o)[1:]]
+            place = self._chosen(call.result, [v for v in dying if v not in shown])
             line = f"torch.{call.name}({', '.join(words)}, out={place})"
         for vector in dying:
             if self._place[vector] != place:
@@ -281,25 +320,24 @@ class _Writer:
         return _literal(value, self._given)
 
     def _chosen(self, result: Vector, dying: Sequence[Vector]) -> str:
+        kind = _kind(result)
         for position, output in self._homes.items():
             home = self._names[position]
             if output is result and (home not in self._lodger or self._lodger[home] in dying):
                 return home
         for vector in dying:
-            place = self._place[vector]
-            if vector.dtype == result.dtype and place != "x1" and not place.startswith("y"):
-                return place
-        free = self._free.get(result.dtype)
-        if free:
-            return free.pop()
-        self.temporaries.append(result.dtype)
+            if _kind(vector) == kind and self._place[vector] != "x1" and not vector.is_view:
+                return self._place[vector]
+        if self._free.get(kind):
+            return self._free[kind].pop()
+        self.temporaries.append(kind)
         return f"t{len(self.temporaries) - 1}"
 
     def _vacate(self, vector: Vector) -> None:
         place = self._place[vector]
         self._lodger.pop(place, None)
         if place.startswith("t"):
-            self._free.setdefault(vector.dtype, []).append(place)
+            self._free.setdefault(_kind(vector), []).append(place)
 
     def _moves(self) -> list[str]:
         """Copies of outputs that lie elsewhere to their weights or slots, none before its time."""

@@ -37,94 +37,125 @@ class Vector:
     """What one recorded operation gives for each coordinate: `operation` of others, or an input."""
 
     dtype: torch.dtype
+    shape: tuple[int, ...]
     operation: str = ""
     operands: tuple = ()
     keywords: dict[str, Any] = field(default_factory=dict)
     function: Callable | None = None
+    # Whether it shows the memory of another tensor, and which vector's that is.
+    is_view: bool = False
+    origin: Vector | None = None
 
 
 class Recorder(TorchDispatchMode):
-    """Writes down each operation, and runs it."""
+    """Runs each operation and adds it to the nodes."""
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: Nodes) -> None:
         super().__init__()
-        self.calls: list[tuple[Any, tuple, dict[str, Any], Any]] = []
+        self._nodes = nodes
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         del types
         result = func(*args, **(kwargs or {}))
-        self.calls.append((func, args, kwargs or {}, result))
+        self._nodes.add(func, args, kwargs or {}, result)
         return result
 
 
 class Nodes:
-    """The recorded operations as a graph in which equal ones are one."""
+    """The recorded operations as a graph in which equal ones are one.
 
-    def __init__(self, on_host: bool) -> None:
-        self.on_host = on_host
+    Args:
+        on_host: Whether the host may read numbers without waiting.
+        blockwise: Whether all vectors are of `LENGTH` and coordinates move alone; else shapes are
+            what they are, and what depends on vectors may be of any.
+    """
+
+    def __init__(self, *, on_host: bool, blockwise: bool) -> None:
+        self.on_host, self.blockwise = on_host, blockwise
         self.scalars: list[Scalar] = []
-        self._of: dict[int, Scalar | Vector] = {}
+        # What the rule asked about before it went on, and the answers it got.
+        self.decisions: list[tuple[Scalar, bool]] = []
         self._equal: dict[tuple, Scalar | Vector] = {}
-        # Ids are of living objects only.
-        self._alive: list[Tensor] = []
 
     def enter(self, tensor: Tensor, node: Any) -> Any:
         """Makes a new node known as what this tensor holds."""
-        self._of[id(tensor)] = node
-        self._alive.append(tensor)
         if isinstance(node, Scalar):
             self.scalars.append(node)
+        return self._enter_known(tensor, node)
+
+    def _enter_known(self, tensor: Tensor, node: Any) -> Any:
+        # On the tensor itself: its id may be another's once it is gone.
+        tensor._recorded = (self, node)
         return node
 
     def of(self, value: Any) -> Any:
         """The node of a tensor; what is none stays. A tensor from elsewhere is a constant."""
+        if isinstance(value, list | tuple):
+            if any(isinstance(item, torch.Tensor) for item in value):
+                raise NotBlockwiseError("a list of tensors")
+            return tuple(value)
         if not isinstance(value, torch.Tensor):
             return value
-        if id(value) not in self._of:
-            if value.dim():
-                raise NotBlockwiseError(f"a tensor of shape {tuple(value.shape)} from elsewhere")
-            self.enter(value, Scalar(operation=lambda: value))
-        return self._of[id(value)]
+        recording, node = getattr(value, "_recorded", (None, None))
+        if recording is self:
+            return node
+        if value.dim():
+            raise NotBlockwiseError(f"a tensor of shape {tuple(value.shape)} from elsewhere")
+        return self.enter(value, Scalar(operation=lambda: value))
 
     def add(self, func: Any, args: tuple, keywords: dict[str, Any], result: Any) -> None:
         """Adds one recorded call."""
-        name = func.overloadpacket.__name__
-        if not isinstance(result, torch.Tensor) or func._schema.is_mutable:
-            raise NotBlockwiseError(f"{func} is no operation from tensors to a tensor")
+        if func._schema.is_mutable:
+            raise NotBlockwiseError(f"{func} writes into its operands")
         operands = tuple(self.of(a) for a in args)
         keywords = {k: self.of(v) for k, v in keywords.items()}
+        if isinstance(result, bool) and self.on_host and isinstance(operands[0], Scalar):
+            self.decisions.append((operands[0], result))
+            return
+        if isinstance(result, tuple) and not self.blockwise:
+            self._add_each(func, operands, keywords, result)
+            return
+        if not isinstance(result, torch.Tensor):
+            raise NotBlockwiseError(f"{func} is no operation from tensors to a tensor")
+        name = func.overloadpacket.__name__
         first: Any = operands[0] if operands else None
-        if name in _ALIASES and _hands_on(first, result):
+        copies_view = name == "clone" and getattr(first, "is_view", False)
+        if name in _ALIASES and not copies_view and _hands_on(first, result, self.blockwise):
             self._enter_known(result, first)
             return
-        key: tuple = (func, operands, tuple(sorted(keywords.items(), key=lambda item: item[0])))
-        try:
-            if key in self._equal:
-                self._enter_known(result, self._equal[key])
-                return
-        except TypeError:  # a list among the operands
-            key = (id(result),)
-        touched = [*operands, *keywords.values()]
-        if any(isinstance(t, list | tuple) for t in touched):
-            raise NotBlockwiseError(f"{func} takes a list")
-        has_vectors = any(isinstance(t, Vector) for t in touched)
-        if tuple(result.shape) == (LENGTH,) and has_vectors:
-            node: Any = Vector(result.dtype, name, operands, keywords, func)
-        elif result.dim() == 0 and not has_vectors:
+        key = (func, operands, tuple(sorted(keywords.items(), key=lambda item: item[0])))
+        if key in self._equal:
+            self._enter_known(result, self._equal[key])
+            return
+        has_vectors = any(isinstance(t, Vector) for t in (*operands, *keywords.values()))
+        shape = tuple(result.shape)
+        if self.blockwise and shape != ((LENGTH,) if has_vectors else ()):
+            raise NotBlockwiseError(f"{func} makes the shape {shape}")
+        if has_vectors or shape:
+            origin = first if func.is_view and isinstance(first, Vector) else None
+            # A program's own results may lie in another order than the recorded ones.
+            function = torch.reshape if name in ("view", "_unsafe_view") else func
+            node: Any = Vector(
+                result.dtype, shape, name, operands, keywords, function, func.is_view, origin
+            )
+        else:
             number = None if keywords else _folded(name, operands)
             if number is not None:
                 self._enter_known(result, self.constant(number))
                 return
             node = Scalar(operation=_with_keywords(func, keywords), operands=operands)
-        else:
-            raise NotBlockwiseError(f"{func} makes the shape {tuple(result.shape)}")
         self._equal[key] = self.enter(result, node)
 
-    def _enter_known(self, tensor: Tensor, node: Scalar | Vector) -> None:
-        self._of[id(tensor)] = node
-        self._alive.append(tensor)
+    def _add_each(self, func: Any, operands: tuple, keywords: dict[str, Any], results: Any) -> None:
+        """A call that gives several tensors: one node for all, and one for each."""
+        every = Vector(torch.float32, (-1,), "tuple", operands, keywords, func)
+        for position, result in enumerate(results):
+            choose = (every, position)
+            shape = tuple(result.shape)
+            node = Vector(result.dtype, shape, "choose", choose, {}, operator.getitem)
+            self.enter(result, node)
 
     def conditions(self) -> list[Scalar]:
         """The scalars that choose between vectors, for all coordinates alike."""
@@ -183,14 +214,14 @@ def _folded(name: str, operands: tuple) -> float | None:
     return None
 
 
-def _hands_on(first: Any, result: Tensor) -> bool:
-    """Whether a change of shape or type leaves a node as it is; scalars fit any shape."""
+def _hands_on(first: Any, result: Tensor, blockwise: bool) -> bool:
+    """Whether a change of shape or type leaves a node as it is; in blocks scalars fit any shape."""
     if isinstance(first, Scalar):
-        return True
+        return blockwise or result.dim() == 0
     return (
         isinstance(first, Vector)
         and first.dtype == result.dtype
-        and tuple(result.shape) == (LENGTH,)
+        and first.shape == tuple(result.shape)
     )
 
 
