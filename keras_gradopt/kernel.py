@@ -1,22 +1,35 @@
-"""Kernel: the name under which a framework may have a rule ready-made as one fused kernel."""
+"""Kernels: rules that frameworks have ready-made as one fused kernel, in our conventions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
-class Kernel:
-    r"""A rule that frameworks fuse, in the conventions of ours.
+class Moments:
+    r"""Slots $m, v$, both moments corrected, $\epsilon$ outside the corrected root."""
 
-    `adam`: slots $m, v$; numbers `beta_1`, `beta_2`, `epsilon` (outside the corrected root).
-    `momentum`: slot $u$; number `momentum`; $u \leftarrow \beta u - \eta g$, $w \leftarrow w + u$.
-    `adagrad`: slot $a$; number `epsilon` (outside the root).
-    """
+    beta_1: Any
+    beta_2: Any
+    epsilon: Any
 
-    name: Literal["adam", "momentum", "adagrad"]
-    numbers: dict[str, Any] = field(default_factory=dict)
+
+@dataclass(frozen=True)
+class Velocity:
+    r"""Slot $u$: $u \leftarrow \beta u - \eta g$, $w \leftarrow w + u$."""
+
+    momentum: Any
+
+
+@dataclass(frozen=True)
+class SquaredSum:
+    r"""Slot $a$: $a \leftarrow a + g^2$, $w \leftarrow w - \eta g / (\sqrt a + \epsilon)$."""
+
+    epsilon: Any
+
+
+Kernel = Moments | Velocity | SquaredSum
 
 
 def kernel_of(rule: Any, h: Any) -> Kernel | None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters
-from keras_gradopt.kernel import Kernel
+from keras_gradopt.kernel import Kernel, SquaredSum
 from keras_gradopt.optimizer import Optimizer
 from keras_gradopt.ranges import EPSILON, NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
@@ -67,7 +67,7 @@ class Adagrad(Optimizer):
 
     def kernel(self, h: Hyperparameters) -> Kernel | None:
         """Adagrad as it is."""
-        return Kernel("adagrad", {"epsilon": h.epsilon})
+        return SquaredSum(h.epsilon)
 
     def update(self, w: Tensor, g: Tensor, *slots: Tensor, h: Hyperparameters) -> tuple:
         """One step for one variable."""

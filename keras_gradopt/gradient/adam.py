@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters
-from keras_gradopt.kernel import Kernel
+from keras_gradopt.kernel import Kernel, Moments
 from keras_gradopt.optimizer import Optimizer
 from keras_gradopt.ranges import DECAY_RATE, EPSILON, Range
 from keras_gradopt.slot import Slot
@@ -79,7 +79,7 @@ class Adam(Optimizer):
         """Adam as it is; frameworks take another maximum for amsgrad."""
         if self.amsgrad:
             return None
-        return Kernel("adam", {"beta_1": h.beta_1, "beta_2": h.beta_2, "epsilon": h.epsilon})
+        return Moments(h.beta_1, h.beta_2, h.epsilon)
 
     def update(self, w: Tensor, g: Tensor, *slots: Tensor, h: Hyperparameters) -> tuple:
         """One step for one variable."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from keras_gradopt.arguments import Hyperparameters
-from keras_gradopt.kernel import Kernel
+from keras_gradopt.kernel import Kernel, Velocity
 from keras_gradopt.optimizer import Optimizer
 from keras_gradopt.ranges import DECAY_RATE, Range
 from keras_gradopt.slot import Slot
@@ -73,7 +73,7 @@ class SGD(Optimizer):
         """Heavy-ball momentum; frameworks keep the rate out of Nesterov's velocity."""
         if self.nesterov or not self._has_velocity:
             return None
-        return Kernel("momentum", {"momentum": h.momentum})
+        return Velocity(h.momentum)
 
     def update(self, w: Tensor, g: Tensor, *slots: Tensor, h: Hyperparameters) -> tuple:
         """One step for one variable."""

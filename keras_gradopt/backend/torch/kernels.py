@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from keras_gradopt.backend.torch import host
 from keras_gradopt.backend.torch.blocks import cut
-from keras_gradopt.kernel import Kernel
+from keras_gradopt.kernel import Kernel, Moments, SquaredSum, Velocity
 
 Tensor = Any
 _DTYPES = (torch.float32, torch.float64)
@@ -104,7 +105,7 @@ def native(
 
     decay = getattr(h, "weight_decay", None)
     settings = _Settings(
-        numbers={name: number(value) for name, value in kernel.numbers.items()},
+        numbers={name: number(value) for name, value in vars(kernel).items()},
         rate=number(h.learning_rate),
         rate_factor=member.learning_rate,
         decay=None if decay is None else number(decay * member.weight_decay),
@@ -112,7 +113,7 @@ def native(
     )
     if any(isinstance(v, torch.Tensor) for v in (*settings.numbers.values(), settings.decay)):
         return None
-    move = _KERNELS[kernel.name](settings)
+    move = _KERNELS[type(kernel)](settings)
     return None if move is None else Native(move, factor, block)
 
 
@@ -127,63 +128,53 @@ class _Settings:
     step: Tensor
 
 
-def _adam(settings: _Settings) -> Move:
+def _moments(settings: _Settings) -> Move:
     kernel = torch._fused_adam_ if settings.decay is None else torch._fused_adamw_
-    arguments = {
-        "lr": settings.rate * settings.rate_factor,
-        "beta1": settings.numbers["beta_1"],
-        "beta2": settings.numbers["beta_2"],
-        "weight_decay": settings.decay or 0.0,
-        "eps": settings.numbers["epsilon"],
-        "amsgrad": False,
-        "maximize": False,
-    }
-
-    def move(ws: list, gs: list, ms: list, vs: list) -> None:
-        kernel(ws, gs, ms, vs, [], [settings.step] * len(ws), **arguments)
-
-    return move
+    call = partial(
+        kernel,
+        lr=settings.rate * settings.rate_factor,
+        beta1=settings.numbers["beta_1"],
+        beta2=settings.numbers["beta_2"],
+        weight_decay=settings.decay or 0.0,
+        eps=settings.numbers["epsilon"],
+        amsgrad=False,
+        maximize=False,
+    )
+    return lambda ws, gs, ms, vs: call(ws, gs, ms, vs, [], [settings.step] * len(ws))
 
 
-def _momentum(settings: _Settings) -> Move | None:
+def _velocity(settings: _Settings) -> Move | None:
     """Torch's velocity is `momentum u + (1 - dampening) g`, its step `-lr u`."""
     if settings.decay is not None or isinstance(settings.rate, torch.Tensor):
         return None
-    arguments = {
-        "weight_decay": 0.0,
-        "momentum": settings.numbers["momentum"],
-        "lr": -settings.rate_factor,
-        "dampening": 1.0 + settings.rate,
-        "nesterov": False,
-        "maximize": False,
-        "is_first_step": False,
-    }
-
-    def move(ws: list, gs: list, us: list) -> None:
-        torch._fused_sgd_(ws, gs, us, **arguments)
-
-    return move
+    return partial(
+        torch._fused_sgd_,
+        weight_decay=0.0,
+        momentum=settings.numbers["momentum"],
+        lr=-settings.rate_factor,
+        dampening=1.0 + settings.rate,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+    )
 
 
-def _adagrad(settings: _Settings) -> Move | None:
+def _squared_sum(settings: _Settings) -> Move | None:
     if settings.decay is not None or isinstance(settings.rate, torch.Tensor):
         return None
-    arguments = {
-        "lr": settings.rate * settings.rate_factor,
-        "lr_decay": 0.0,
-        "weight_decay": 0.0,
-        "eps": settings.numbers["epsilon"],
-        "maximize": False,
-    }
-
-    def move(ws: list, gs: list, sums: list) -> None:
-        torch._fused_adagrad_(ws, gs, sums, [settings.step] * len(ws), **arguments)
-
-    return move
+    call = partial(
+        torch._fused_adagrad_,
+        lr=settings.rate * settings.rate_factor,
+        lr_decay=0.0,
+        weight_decay=0.0,
+        eps=settings.numbers["epsilon"],
+        maximize=False,
+    )
+    return lambda ws, gs, sums: call(ws, gs, sums, [settings.step] * len(ws))
 
 
-_KERNELS: dict[str, Callable[[_Settings], Move | None]] = {
-    "adam": _adam,
-    "momentum": _momentum,
-    "adagrad": _adagrad,
+_KERNELS: dict[type, Callable[[_Settings], Move | None]] = {
+    Moments: _moments,
+    Velocity: _velocity,
+    SquaredSum: _squared_sum,
 }
