@@ -151,7 +151,7 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
         self.groups = parameter_groups.checked(groups)
         self.gradient_transforms = tuple(_transform(t) for t in gradient_transforms)
         self._clipping = _clipping(clipnorm, clipvalue, global_clipnorm)
-        _check_no_transform_twice(self._all_transforms())
+        _check_no_transform_twice(self.all_transforms())
 
     # ------------------------------------------------------------------ state as Keras variables
 

@@ -30,8 +30,12 @@ class Rule(Arguments):
 
     # What a rule needs beyond gradients; the word that `bind`, tests and the recommender read.
     needs: ClassVar[str] = "gradient"
-    # True for rules whose coordinates move alone: the engine may pack their variables.
+    # True for rules whose coordinates move alone, and whose `measure` asks no variable apart from
+    # the others: the engine may pack their variables.
     elementwise: ClassVar[bool] = False
+    # Whether XLA is good at the rule's arithmetic: `jit_compile="auto"` compiles it by itself on
+    # TensorFlow. None is what the rule's `elementwise` says.
+    compiles: ClassVar[bool | None] = None
     # True where a gradient of zero leaves a coordinate and its slots as they are, bit for bit: an
     # embedding's rows that a minibatch did not look up are then left out of the step.
     lazy: bool = False
@@ -163,12 +167,13 @@ class Rule(Arguments):
         named = {slot.name: slot for slot in self.shared_slots()}
         if self.averages_weights:
             named[EVALUATING] = Slot(EVALUATING, shape=())
-        for position, transform in enumerate(self._all_transforms()):
+        for position, transform in enumerate(self.all_transforms()):
             for slot in transform.shared_slots():
                 named[f"transform_{position}_{slot.name}"] = slot
         return named
 
-    def _all_transforms(self) -> tuple[Transform, ...]:
+    def all_transforms(self) -> tuple[Transform, ...]:
+        """The transforms of the gradients, those of Keras' clipping arguments last."""
         return (*self.gradient_transforms, *self._clipping)
 
     def transition(
@@ -204,9 +209,39 @@ class Rule(Arguments):
         if ws and all(is_double(w) for w in ws):
             h = h.cast("float64")
             shared = {name: ops.cast(value, "float64") for name, value in shared.items()}
-        gs, factor, shared = self._transformed(gs, ws, shared, h)
+        h = h.replace(transforms=[t.resolve(h.step - 1) for t in self.all_transforms()])
+        return backend.arithmetic(self, ws, gs, slots, shared, h, members, donate=donate)
+
+    def arithmetic(
+        self,
+        ws: list[Tensor],
+        gs: list[Tensor],
+        slots: list[tuple[Tensor, ...]],
+        shared: dict[str, Tensor],
+        h: Hyperparameters,
+        members: Sequence[parameter_groups.Group],
+        factor: Tensor | None = None,
+        *,
+        transformed: bool = False,
+        donate: bool = False,
+    ) -> tuple[list[Tensor], list[tuple[Tensor, ...]], dict[str, Tensor]]:
+        """What of `transition` is arithmetic on given numbers, which a backend may pack or compile.
+
+        Args:
+            ws: Weights.
+            gs: Gradients.
+            slots: Per variable, its slots.
+            shared: Shared slots.
+            h: Hyper-parameters, those of the transforms in `h.transforms`.
+            members: Per variable, its group.
+            factor: What all gradients are multiplied by still; None is 1.
+            transformed: Whether the gradients went through the transforms already.
+            donate: Whether weights and slots may be overwritten.
+        """
+        if not transformed:
+            gs, factor, shared = self.transformed(gs, ws, shared, h)
         numbers, shared = self.measure(ws, gs, slots, shared, h)
-        h = h.replace(numbers=numbers, shared=shared)
+        h = h.replace(numbers=numbers, shared=shared, transforms=())
         ws, slots = backend.run(self, ws, gs, slots, h, members, factor, donate=donate)
         return ws, slots, shared
 
@@ -238,7 +273,7 @@ class Rule(Arguments):
                 ws[i], slots[i] = w, own
         return ws, slots, shared
 
-    def _transformed(
+    def transformed(
         self, gs: list[Tensor], ws: list[Tensor], shared: dict[str, Tensor], h: Hyperparameters
     ) -> tuple[list[Tensor], Tensor | None, dict[str, Tensor]]:
         """Gradients after all transforms, but for a common factor that is left to the engine."""
@@ -246,11 +281,11 @@ class Rule(Arguments):
         factor = None
         # Nobody but `update` sees the gradients after the last transform.
         leaves_factor = type(self).measure is Rule.measure
-        transforms = self._all_transforms()
+        transforms = self.all_transforms()
         for position, transform in enumerate(transforms):
             names = {s.name: f"transform_{position}_{s.name}" for s in transform.shared_slots()}
             own = {short: shared[full] for short, full in names.items()}
-            values = Hyperparameters(step=h.step, **transform.resolve(h.step - 1))
+            values = Hyperparameters(step=h.step, **h.transforms[position])
             is_last = position == len(transforms) - 1
             if is_last and leaves_factor and isinstance(transform, CommonFactor):
                 factor, own = transform.factor(gs, own, values)

@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_gradopt.backend import common
+
 SUPPORTED = ("jax", "tensorflow", "torch")
 _name = keras.backend.backend()
 _module = importlib.import_module(f"{__name__}.{_name}") if _name in SUPPORTED else None
@@ -21,4 +23,4 @@ def __getattr__(name: str) -> Any:
             f"Set the environment variable KERAS_BACKEND to one of {', '.join(SUPPORTED)} before "
             "Keras is imported."
         )
-    return getattr(_module, name)
+    return getattr(_module, name, None) or getattr(common, name)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
+
+from keras_gradopt.backend.engine import flatten
 
 Tensor = Any
 
@@ -30,6 +33,11 @@ def stateful_train_step(keras_step: Callable, offer: Callable, watch: Any) -> Ca
     return step
 
 
+def arithmetic(rule: Any, *args: Any, **kwargs: Any) -> tuple[list, list, dict]:
+    """The arithmetic of a step as it is, `Rule.arithmetic`, on a backend that need not pack it."""
+    return rule.arithmetic(*args, **kwargs)
+
+
 def is_rows(gradient: Any) -> bool:
     """Whether a gradient holds some rows only; JAX' and torch's layers make none."""
     del gradient
@@ -44,4 +52,21 @@ def known(condition: Any) -> bool | None:
 
 def global_norm(xs: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm of all entries of all tensors, a scalar."""
-    return ops.sqrt(sum(ops.sum(x * x) for x in xs))
+    return ops.sqrt(sum(ops.sum(x * x) for x in joined(xs)))
+
+
+def joined(
+    xs: Sequence[Tensor],
+    below: int = 16_384,
+    flatten: Callable[[Sequence[Tensor]], Tensor] = flatten,
+) -> list[Tensor]:
+    """The same entries in fewer tensors: those of fewer than `below` entries as one vector.
+
+    For what asks all entries alike: hundreds of operations on small tensors take long to start, and
+    to compile.
+    """
+    is_small = [None not in tuple(x.shape) and math.prod(x.shape) < below for x in xs]
+    if sum(is_small) < 2:
+        return list(xs)
+    pairs = list(zip(xs, is_small, strict=True))
+    return [flatten([x for x, small in pairs if small]), *(x for x, small in pairs if not small)]

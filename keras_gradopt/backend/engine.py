@@ -64,20 +64,96 @@ def run(
     del donate
     if factor is not None:
         gs = [g * ops.cast(factor, g.dtype) for g in gs]
-    new: list[tuple | None] = [None] * len(ws)
-    for pack in packs(rule.elementwise, ws, slots, members, pack_below):
-        columns = [(ws[i], gs[i], *slots[i]) for i in pack]
-        if len(pack) == 1:
-            moved = [rule.move(*columns[0], h=h, member=members[pack[0]])]
-        else:
-            packed = [flatten(column) for column in zip(*columns, strict=True)]
-            vectors = rule.move(*packed, h=h, member=members[pack[0]])
-            shapes = [tuple(ws[i].shape) for i in pack]
-            moved = list(zip(*(unflatten(v, shapes) for v in vectors), strict=True))
-        for i, values in zip(pack, moved, strict=True):
-            new[i] = tuple(values)
-    done = [values for values in new if values is not None]
-    return [values[0] for values in done], [values[1:] for values in done]
+    packing = Packing(
+        rule.elementwise,
+        ws,
+        slots,
+        members,
+        pack_below=pack_below,
+        flatten=flatten,
+        unflatten=unflatten,
+    )
+    columns = (packing.joined(ws), packing.joined(gs), packing.joined_slots(slots), packing.members)
+    moved = [
+        rule.move(w, g, *own, h=h, member=member)
+        for w, g, own, member in zip(*columns, strict=True)
+    ]
+    return (
+        packing.cut([w for w, *_ in moved]),
+        packing.cut_slots([tuple(own) for _, *own in moved]),
+    )
+
+
+class Packing:
+    """Which variables go through a rule together, as one vector, and the way there and back.
+
+    Args:
+        elementwise: Whether the rule's coordinates move alone.
+        ws: Weights.
+        slots: Per variable, its slots.
+        members: Per variable, its group: only variables of one group are packed together.
+        pack_below: Entries below which a variable is packed.
+        flatten: Makes one vector of many tensors.
+        unflatten: Cuts it again.
+
+    Attributes:
+        members: Per pack, its group.
+    """
+
+    def __init__(
+        self,
+        elementwise: bool,
+        ws: Sequence[Tensor],
+        slots: Sequence[tuple[Tensor, ...]],
+        members: Sequence[Hashable],
+        *,
+        pack_below: int,
+        flatten: Callable[[Sequence[Tensor]], Tensor] = flatten,
+        unflatten: Callable[[Tensor, Sequence[tuple[int, ...]]], list[Tensor]] = unflatten,
+    ) -> None:
+        self._packs = packs(elementwise, ws, slots, members, pack_below)
+        self._shapes = [tuple(w.shape) for w in ws]
+        self._flatten, self._unflatten = flatten, unflatten
+        self.members = [members[pack[0]] for pack in self._packs]
+
+    def joined(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        """One tensor for each pack from one for each variable."""
+        return [
+            self._flatten([xs[i] for i in pack]) if len(pack) > 1 else xs[pack[0]]
+            for pack in self._packs
+        ]
+
+    def cut(self, packed: Sequence[Tensor]) -> list[Tensor]:
+        """The inverse of `joined`."""
+        xs: list[Tensor] = [None] * len(self._shapes)
+        for pack, vector in zip(self._packs, packed, strict=True):
+            shapes = [self._shapes[i] for i in pack]
+            pieces = self._unflatten(vector, shapes) if len(pack) > 1 else [vector]
+            for i, piece in zip(pack, pieces, strict=True):
+                xs[i] = piece
+        return xs
+
+    def joined_slots(self, slots: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+        """`joined` for each of the slots."""
+        return [
+            tuple(self._flatten(column) for column in zip(*(slots[i] for i in pack), strict=True))
+            if len(pack) > 1
+            else slots[pack[0]]
+            for pack in self._packs
+        ]
+
+    def cut_slots(self, packed: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+        """The inverse of `joined_slots`."""
+        slots: list[tuple[Tensor, ...]] = [()] * len(self._shapes)
+        for pack, vectors in zip(self._packs, packed, strict=True):
+            if len(pack) == 1:
+                slots[pack[0]] = vectors
+                continue
+            shapes = [self._shapes[i] for i in pack]
+            columns = [self._unflatten(vector, shapes) for vector in vectors]
+            for position, i in enumerate(pack):
+                slots[i] = tuple(column[position] for column in columns)
+        return slots
 
 
 def packs(

@@ -14,8 +14,9 @@ from keras_gradopt.backend import common, engine
 
 Tensor = Any
 
-# Concatenating large tensors costs more than it saves, packing tensors below 16k entries pays.
-run = partial(engine.run, pack_below=16_384)
+# XLA on a CPU starts one kernel for each result, cut from a vector or computed: packing saves none.
+run = partial(engine.run, pack_below=0)
+arithmetic = common.arithmetic
 
 
 known = common.known

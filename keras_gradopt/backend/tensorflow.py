@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from functools import partial
@@ -12,13 +13,31 @@ import keras
 import tensorflow as tf
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
-from keras_gradopt.backend import common, engine
+from keras_gradopt.backend import common, engine, tensorflow_compiled
 from keras_gradopt.backend.common import stateful_train_step
 
 Tensor = Any
 
 # Packing tensors below 16k entries pays on TensorFlow, with and without XLA; larger ones lose.
-run = partial(engine.run, pack_below=16_384)
+PACK_BELOW = 16_384
+
+
+def _flatten(xs: Sequence[Tensor]) -> Tensor:
+    return tf.concat([x if x.shape.rank == 1 else tf.reshape(x, (-1,)) for x in xs], 0)
+
+
+def _unflatten(vector: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    pieces = tf.split(vector, [math.prod(shape) for shape in shapes])
+    return [
+        piece if len(shape) == 1 else tf.reshape(piece, shape)
+        for piece, shape in zip(pieces, shapes, strict=True)
+    ]
+
+
+_packing: dict[str, Any] = {"pack_below": PACK_BELOW, "flatten": _flatten, "unflatten": _unflatten}
+# What is packed goes packed through the whole arithmetic.
+run = partial(engine.run, pack_below=0)
+arithmetic = partial(tensorflow_compiled.arithmetic, **_packing)
 train_step = stateful_train_step
 
 # What Keras' TensorFlow optimizers do through tf.distribute, and its base class does in place.
@@ -33,7 +52,13 @@ _on_one_replica: ContextVar[bool] = ContextVar("keras_gradopt_on_one_replica", d
 
 
 known = common.known
-global_norm = common.global_norm
+
+
+def global_norm(xs: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm of all entries of all tensors, a scalar."""
+    # One pass, without a tensor of squares.
+    halves = [tf.nn.l2_loss(x) for x in common.joined(xs, flatten=_flatten)]
+    return tf.sqrt(2 * tf.add_n(halves))
 
 
 def no_gradient() -> contextlib.AbstractContextManager:
@@ -146,16 +171,25 @@ def replicas() -> int:
 
 def read(variables: Sequence[Any], dtypes: Sequence[str] | None = None) -> list[Tensor]:
     """The variables' values, in other dtypes if given."""
-    values = [keras.ops.convert_to_tensor(v) for v in variables]
+    values = [tf.convert_to_tensor(_native(v)) for v in variables]
     if dtypes is None:
         return values
     return [tf.cast(v, dtype) for v, dtype in zip(values, dtypes, strict=True)]
 
 
 def write(optimizer: Any, targets: Sequence[Any], values: Sequence[Tensor]) -> None:
-    """Assigns values to variables."""
+    """Assigns values to variables, but for those that lie in them."""
     for target, value in zip(targets, values, strict=True):
-        optimizer.assign(target, value)
+        if not _lies_in(target, value):
+            optimizer.assign(target, value)
+
+
+def _lies_in(target: Any, value: Tensor) -> bool:
+    """Whether a value was read from the variable itself, which no step does but to leave it."""
+    handle = tensorflow_compiled.variable_of(value) if tf.is_tensor(value) else None
+    if handle is None or not hasattr(_native(target), "handle"):
+        return False
+    return handle is tf.compat.v1.get_default_graph().capture(_native(target).handle)
 
 
 def normal(shape: tuple[int, ...], seed: int, step: Any, number: int) -> Tensor:

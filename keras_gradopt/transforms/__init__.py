@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -21,6 +21,9 @@ class Transform(Arguments):
     Given to any optimizer as `gradient_transforms=[...]`, applied in order, before the clipping
     that Keras' own arguments ask for.
     """
+
+    # True where the gradients could as well be one long vector: the engine may then pack them.
+    sees_one_vector: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -36,6 +36,7 @@ class ClipByGlobalNorm(CommonFactor):
         ICML 2013, Algorithm 1.
     """
 
+    sees_one_vector = True
     ranges: ClassVar[dict[str, Range]] = {"norm": POSITIVE}
 
     def __init__(self, norm: Any = 1.0) -> None:

@@ -34,6 +34,7 @@ class ClipByValue(Transform):
         of Technology, 2012, section 3.2.2.
     """
 
+    sees_one_vector = True
     ranges: ClassVar[dict[str, Range]] = {"value": POSITIVE}
 
     def __init__(self, value: Any = 1.0) -> None:

@@ -54,6 +54,7 @@ class PercentileClip(CommonFactor):
     """
 
     history_length: int
+    sees_one_vector = True
     ranges: ClassVar[dict[str, Range]] = {"percentile": Range(0.0, 100.0, usual="10 is usual.")}
 
     def __init__(self, percentile: Any = 10.0, history_length: int = 1000) -> None:

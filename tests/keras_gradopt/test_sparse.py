@@ -50,7 +50,8 @@ def train(optimizer: Any, *, sparse: bool, compiled: bool = False) -> tuple[list
 @every_lazy_class
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_step_on_touched_rows_is_the_step_on_the_whole_table(cls: type, compiled: bool) -> None:
-    arguments = {"learning_rate": kg.schedules.CosineDecay(0.3, 10)}
+    # XLA by itself would take the whole table but not the rows, and round otherwise.
+    arguments = {"learning_rate": kg.schedules.CosineDecay(0.3, 10), "jit_compile": False}
     dense = train(cls.example(**arguments), sparse=False, compiled=compiled)
     lazy = train(cls.example(**arguments), sparse=True, compiled=compiled)
     for a, b in zip((*lazy[0], *lazy[1]), (*dense[0], *dense[1]), strict=True):

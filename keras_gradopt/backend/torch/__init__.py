@@ -22,6 +22,7 @@ _SMALL = 16_384
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 train_step = common.stateful_train_step
+arithmetic = common.arithmetic
 
 
 def run(
