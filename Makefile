@@ -43,12 +43,16 @@ format: .venv/ready  ## Let ruff format and repair what it can
 publish: .venv/ready  ## Write the catalogue and the instant answer for readers without Keras
 	@KERAS_BACKEND=jax .venv/bin/python -m recommender.knowledge.publish
 
-bench: .venv/ready  ## Run every script in benchmarks/ on the three backends, one after the other
-	@set -e; for script in benchmarks/[a-z]*.py; do for backend in jax tensorflow torch; do \
-	  name=$$(basename "$$script" .py); \
-	  if [ "$$name" = service ] && [ $$backend != jax ]; then continue; fi; echo "==> $$name on $$backend"; \
-	  KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m "benchmarks.$$name" $(ARGS); \
-	done; done
+bench: .venv/ready  ## Measure and write docs/benchmarks/ (SCRIPTS="step fit memory service", BACKENDS=torch: only these)
+	@set -e; run() { echo "==> $$*"; KERAS_BACKEND=$$backend .venv/bin/python -m "benchmarks.$$@" $(ARGS); }; \
+	results=docs/benchmarks/results; \
+	for script in $(or $(SCRIPTS),step fit memory service); do \
+	  if [ $$script = service ]; then backend=jax; run service; continue; fi; \
+	  for backend in $(or $(BACKENDS),jax tensorflow torch); do \
+	    run $$script --json $$results/$$script-$$backend.json; \
+	  done; \
+	done; \
+	.venv/bin/python -m benchmarks.pages
 
 clean:  ## Remove the environments and everything that tools left behind
 	rm -rf .venv .venv-demo .test-results .pytest_cache .ruff_cache .mypy_cache build dist ./*.egg-info

@@ -1,111 +1,102 @@
-"""Times one optimizer step of ours beside Keras' own and the backend's usual library.
+"""One optimizer step of ours, of Keras, and of other libraries, beside the floor of the memory.
 
-    KERAS_BACKEND=jax python -m benchmarks.step [--rounds 15]
+    KERAS_BACKEND=torch python -m benchmarks.step [--sets many_small] [--rules adam lion]
 
-All sides run in one process, in turn, round after round; what is printed are ratios of medians to
-Keras' own optimizer of the same name, with quartiles, since the machine may be shared. Sets of
-variables: `large` as in a ResNet-50 cut to a quarter of its width (161 tensors, 1.6 M numbers) and
-`many` (400 small tensors, 0.26 M numbers). On JAX and TensorFlow the step is compiled, on torch it
-is not, as in `model.fit` by default.
+All sides of one cell (a set of variables and a rule) run in one process, on one thread and one
+core, in turn, round after round. Printed are medians over the rounds of CPU time as a multiple of
+the floor, which is one fused pass in C over everything that the step reads and writes, and ours as
+a multiple of every other side, with the quartiles of both over the rounds. `ordinary` is our rule
+in an optimizer written the ordinary Keras way. On JAX whole steps are compiled; on TensorFlow they
+are in the mode `xla`, and a graph in `graph`; on torch they run eagerly, with `--compiled` also
+ours with `jit_compile=True`. The first call of every side, which traces and compiles, is timed too.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
-import time
-from collections.abc import Callable
+import sys
+from pathlib import Path
 from typing import Any
 
-import keras
-import numpy as np
-from keras import ops
-from rich.console import Console
 from rich.table import Table
 
-import keras_gradopt as kg
-
-BACKEND = keras.backend.backend()
-SETS = {
-    "large": [(3, 3, 64, 64)] * 32 + [(64, 128)] * 21 + [(64,)] * 108,
-    "many": [(24, 24)] * 200 + [(24,)] * 100 + [(40, 18)] * 100,
-}
-RULES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-    "Adam": (kg.Adam, keras.optimizers.Adam),
-    "AdamW + clipping": (
-        lambda: kg.AdamW(global_clipnorm=1.0),
-        lambda: keras.optimizers.AdamW(global_clipnorm=1.0),
-    ),
-    "SGD + momentum": (
-        lambda: kg.SGD(momentum=0.9),
-        lambda: keras.optimizers.SGD(momentum=0.9),
-    ),
-    "RMSprop": (kg.RMSprop, keras.optimizers.RMSprop),
-}
+from benchmarks.parts import machine, results
+from benchmarks.parts.plan import MODES, RULES, chosen
+from benchmarks.parts.sets import SETS, in_words
+from benchmarks.parts.terminal import in_digits, print_table, told
 
 
-def start(optimizer: Any, shapes: list[tuple[int, ...]]) -> Callable[[], None]:
-    """Builds an optimizer beside its own variables; returns a function that makes one step."""
-    rng = np.random.default_rng(0)
-    arrays = [rng.normal(size=shape).astype("float32") for shape in shapes]
-    variables = [keras.Variable(a) for a in arrays]
-    grads = [ops.convert_to_tensor(0.01 * a) for a in arrays]
-    optimizer.build(variables)
-    if BACKEND == "jax":
-        import jax
+def main(arguments: list[str] | None = None) -> None:
+    """Measures, prints a table per cell, and keeps the raw seconds."""
+    backend = machine.backend()
+    given = parse(arguments, backend)
+    machine.hold_to_one_core()
+    from benchmarks.parts import cells
 
-        step = jax.jit(optimizer.stateless_apply, donate_argnums=(0, 2))
-        state = [[v.value for v in optimizer.variables], [v.value for v in variables]]
-
-        def run() -> None:
-            state[1], state[0] = step(state[0], grads, state[1])
-            jax.block_until_ready(state)
-
-        return run
-    if BACKEND == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(lambda: optimizer.apply(grads, variables), jit_compile=True)
-
-    import torch
-
-    def run_eagerly() -> None:
-        with torch.no_grad():
-            optimizer.apply(grads, variables)
-
-    return run_eagerly
+    report: dict[str, Any] = {
+        "script": "step",
+        "backend": backend,
+        "machine": machine.describe(),
+        "cells": [],
+    }
+    todo = chosen(given.modes, given.sets, given.rules)
+    try:
+        for place, tell in told(todo, ", ".join):
+            cell = cells.of_set(
+                *place,
+                rounds=given.rounds,
+                first_calls=given.first_call,
+                compiled=given.compiled,
+                tell=tell,
+            )
+            report["cells"].append(cell)
+            results.save(report, given.json)
+            print_table(table(cell))
+    except KeyboardInterrupt:
+        sys.exit(f"stopped after {len(report['cells'])} of {len(todo)} cells")
 
 
-def measure(sides: list[Callable[[], None]], rounds: int) -> np.ndarray:
-    """Seconds of each side in each round, in turn; shape (rounds, sides)."""
-    for side in sides:
-        side()
-        side()
-    seconds = np.zeros((rounds, len(sides)))
-    for row in seconds:
-        for column, side in enumerate(sides):
-            began = time.perf_counter()
-            side()
-            row[column] = time.perf_counter() - began
-    return seconds
-
-
-def main() -> None:
-    """Measures and prints one table."""
+def parse(arguments: list[str] | None, backend: str) -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=15, help="rounds to take medians over")
-    rounds = parser.parse_args().rounds
-    table = Table(title=f"One step on {BACKEND}: ours as a multiple of Keras' own")
-    for heading in ("rule", "variables", "ratio of medians", "quartiles of the ratio"):
-        table.add_column(heading)
-    for name, pair in RULES.items():
-        for label, shapes in SETS.items():
-            seconds = measure([start(make(), shapes) for make in pair], rounds)
-            ours, theirs = np.median(seconds, axis=0)
-            low, high = np.quantile(seconds[:, 0] / seconds[:, 1], [0.25, 0.75])
-            table.add_row(name, label, f"{ours / theirs:.2f}", f"{low:.2f} to {high:.2f}")
-    Console().print(table)
-    Console().print(f"{platform.processor() or platform.machine()}, Keras {keras.__version__}")
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), help="only these variables")
+    parser.add_argument("--rules", nargs="+", choices=RULES, help="only these rules")
+    parser.add_argument("--modes", nargs="+", choices=MODES[backend], default=MODES[backend])
+    parser.add_argument("--rounds", type=int, default=15, help="at least; 0 is first calls only")
+    parser.add_argument(
+        "--first-call",
+        type=int,
+        default=1,
+        metavar="TIMES",
+        help="how often each side is traced and compiled, in alternating order (default: 1)",
+    )
+    parser.add_argument(
+        "--compiled",
+        action="store_true",
+        help="on torch also jit_compile=True, which takes minutes",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keeps the raw seconds here")
+    return parser.parse_args(arguments)
+
+
+def table(cell: dict[str, Any]) -> Table:
+    """One cell as a table of ratios."""
+    title = f"{cell['title']} on {cell['set']} ({in_words(SETS[cell['set']])}), {cell['mode']}"
+    found = Table(title=title, title_justify="left", caption_justify="left")
+    found.add_column("side", no_wrap=True)
+    for heading in ("of the floor", "ours / side", "first call, s"):
+        found.add_column(heading, justify="right", no_wrap=True)
+    for side, seconds in cell["seconds"].items():
+        ratios = ("", "")
+        if seconds:
+            pairs = ((side, results.FLOOR), ("ours", side))
+            ratios = tuple(in_digits(results.over(cell, *pair)) for pair in pairs)
+        first = f"{results.first_call(cell, side):.2f}" if side in cell["first_call"] else ""
+        found.add_row(side, *ratios, first)
+    if rounds := len(cell["seconds"][results.FLOOR]):
+        kind = "C" if cell["floor_is_c"] else "no C compiler: a NumPy copy"
+        found.caption = f"floor ({kind}): {results.bandwidth(cell):.1f} GB/s; {rounds} rounds"
+    return found
 
 
 if __name__ == "__main__":

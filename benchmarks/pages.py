@@ -1,0 +1,266 @@
+"""The pages in docs/benchmarks/, from the raw figures that the scripts have left beside them.
+
+    python -m benchmarks.pages
+
+`make bench` measures first. One page per script; what was not measured has no section.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.parts import goals, results
+from benchmarks.parts.results import FLOOR
+from benchmarks.parts.sets import SETS, in_words
+
+Report = dict[str, Any]
+Cell = dict[str, Any]
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
+RESULTS = FOLDER / "results"
+BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "torch"}
+SET_TITLES = {
+    "resnet50": "the variables of a ResNet-50",
+    "many_small": "many small variables",
+    "transformer": "the variables of a small transformer",
+    "matrices": "matrices",
+}
+MODE_TITLES = {
+    "jit": "",
+    "xla": "XLA around the step, ",
+    "graph": "no XLA around the step, ",
+    "eager": "",
+}
+GENERATED = "<!-- Written by `python -m benchmarks.pages`; edit that. -->"
+
+STEP = """# One optimizer step
+
+How long one step of an optimizer takes, without the model.
+`make bench` makes this page; `python -m benchmarks.step` measures.
+All sides of one row were measured in one process, on one thread and one core, in turn, round after
+round; figures are medians over the rounds of CPU time, followed by the quartiles.
+Ratios within 10 % of each other count as equal, since the machine may be shared.
+The floor is one fused pass in C over weights, gradients and slots, which reads all and writes all
+but the gradients; it leaves out that clipping has to read the gradients once more.
+*ours* is `keras_gradopt`, *keras* is Keras' own optimizer of the same name, and *ordinary* is our
+rule in an optimizer written the ordinary Keras way: a Keras variable per slot, and an `update_step`
+that is called for each variable.
+*torch foreach Adam by bytes* is the measure for rules that no framework fuses: its time, times the
+bytes that the rule moves, over the bytes that Adam moves.
+Each table of goals shows ours as a multiple of another side.
+"""
+
+FIT = """# The optimizer's share of `fit`
+
+How much an optimizer adds to the steps of `model.fit`, beyond Keras' SGD without momentum.
+`make bench` makes this page; `python -m benchmarks.fit` measures.
+Whole short fits on the same synthetic data took turns in one process, on one thread and one core;
+figures are medians over the rounds of CPU time, followed by the quartiles.
+*ordinary* is our rule in an optimizer written the ordinary Keras way.
+The last columns compare what ours adds with what the ordinary way adds, where that is more than
+noise.
+"""
+
+MEMORY = """# Memory of the state
+
+How much memory an optimizer takes on the variables of a ResNet-50, with the rule's slots in float32
+as 1.
+`make bench` makes this page; `python -m benchmarks.memory` measures.
+Each side ran in a fresh process, which built the optimizer and took five steps.
+*state* are the bytes of the optimizer's variables; the process' growth holds those, what the engine
+keeps, and what a compiler has left behind.
+*ordinary* is our rule in an optimizer written the ordinary Keras way.
+"""
+
+
+def main() -> None:
+    """Writes the pages."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the raw figures")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the pages go")
+    given = parser.parse_args()
+    for name, text in pages(read(given.results)).items():
+        (given.folder / name).write_text(text, "utf-8")
+
+
+def read(folder: Path) -> list[Report]:
+    """The reports in a folder, in the order of backends."""
+    reports = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))]
+    return sorted(reports, key=lambda report: list(BACKENDS).index(report["backend"]))
+
+
+def pages(reports: Sequence[Report]) -> dict[str, str]:
+    """The pages by file name."""
+    makers: dict[str, tuple[str, Callable[[Report], Iterable[str]]]] = {
+        "step": (STEP, step_sections),
+        "fit": (FIT, fit_sections),
+        "memory": (MEMORY, memory_sections),
+    }
+    found = {}
+    for script, (head, sections) in makers.items():
+        own = [report for report in reports if report["script"] == script]
+        if own:
+            blocks = [GENERATED, one_line_per_sentence(head)]
+            for report in own:
+                blocks += [f"## {BACKENDS[report['backend']]}", machine(report["machine"])]
+                blocks += sections(report)
+            found[f"{script}.md"] = "\n\n".join(block.strip() for block in blocks) + "\n"
+    return found
+
+
+def one_line_per_sentence(text: str) -> str:
+    """The paragraphs of a text with a line for each sentence."""
+    paragraphs = (block.replace("\n", " ") for block in text.strip().split("\n\n"))
+    return "\n\n".join(paragraph.replace(". ", ".\n") for paragraph in paragraphs)
+
+
+def machine(found: dict[str, str]) -> str:
+    """What figures hold for, as one sentence."""
+    versions = [f"{name} {found[name]}" for name in list(found)[list(found).index("keras") :]]
+    return (
+        f"{found['processor']}, {found['cores']} cores of which one was used, {found['memory']} of "
+        f"memory; {found['system']}; {', '.join(versions)}; {found['date']}."
+    )
+
+
+# ---------------------------------------------------------------------- one step
+
+
+def step_sections(report: Report) -> Iterable[str]:
+    """Per set and mode: multiples of the floor, and goals; at the end the first calls."""
+    measured = [cell for cell in report["cells"] if cell["seconds"][FLOOR]]
+    for mode in dict.fromkeys(cell["mode"] for cell in measured):
+        for name in dict.fromkeys(cell["set"] for cell in measured):
+            cells = [c for c in measured if (c["set"], c["mode"]) == (name, mode)]
+            if cells:
+                title = f"{MODE_TITLES[mode]}{SET_TITLES[name]}: {in_words(SETS[name])}"
+                yield f"### {title[0].upper()}{title[1:]}"
+                yield "Multiples of the floor:"
+                yield multiples(cells)
+                yield "Ours as a multiple of another side:"
+                yield ratios(cells)
+    if traced := [cell for cell in report["cells"] if cell["first_call"]]:
+        yield "### First call"
+        yield "CPU seconds of the first step, which traces and compiles:"
+        yield first_calls(traced)
+
+
+def multiples(cells: Sequence[Cell]) -> str:
+    """A row per rule, a column per side."""
+    sides = [s for s in dict.fromkeys(s for c in cells for s in c["seconds"]) if s != FLOOR]
+    rows = []
+    for cell in cells:
+        found = [
+            f"{results.over(cell, side, FLOOR)[1]:.2f}" if side in cell["seconds"] else ""
+            for side in sides
+        ]
+        kind = "" if cell["floor_is_c"] else " (NumPy copy)"
+        rows.append([cell["title"], *found, f"{results.bandwidth(cell):.1f} GB/s{kind}"])
+    return table(["rule", *sides, "floor"], rows)
+
+
+def ratios(cells: Sequence[Cell]) -> str:
+    """A row per rule and other side, with its goal."""
+    rows = []
+    for cell in cells:
+        ours = [side for side in cell["seconds"] if side.startswith("ours")]
+        for side in ours:
+            for other in cell["seconds"]:
+                bound = goals.goal(cell, side, other)
+                if other in ours or (other == FLOOR and bound is None):
+                    continue
+                ratio = results.over(cell, side, other)
+                name = other if side == "ours" else f"{other} (compiled)"
+                rows.append([cell["title"], name, in_digits(ratio), *judged(ratio[1], bound)])
+    return table(["rule", "other side", "ours / other", "goal", ""], rows)
+
+
+def first_calls(cells: Sequence[Cell]) -> str:
+    """A row per cell, seconds of each side, and the ratio to Keras' own."""
+    sides = list(dict.fromkeys(side for cell in cells for side in cell["first_call"]))
+    rows = []
+    for cell in cells:
+        seconds = {side: results.first_call(cell, side) for side in cell["first_call"]}
+        shown = [f"{seconds[side]:.1f}" if side in seconds else "" for side in sides]
+        verdicts = ["", "", ""]
+        if "keras" in seconds:
+            ratio = seconds["ours"] / seconds["keras"]
+            bound = goals.goal(cell, "ours", "keras", first_call=True)
+            verdicts = [f"{ratio:.2f}", *judged(ratio, bound)]
+        rows.append([cell["set"], cell["mode"], cell["title"], *shown, *verdicts])
+        if plain := without_clipping(cell, cells):
+            ratio = seconds["ours"] / results.first_call(plain, "ours")
+            words = f"{cell['title']} / {plain['title']}, ours"
+            empty = [""] * len(sides)
+            verdicts = [f"{ratio:.2f}", *judged(ratio, goals.CLIPPING)]
+            rows.append([cell["set"], cell["mode"], words, *empty, *verdicts])
+    return table(["set", "mode", "rule", *sides, "ours / keras", "goal", ""], rows)
+
+
+def without_clipping(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
+    """The cell of Adam beside that of clipped AdamW."""
+    if cell["rule"] != "adamw_clipped":
+        return None
+    place = ("adam", cell["set"], cell["mode"])
+    return next((c for c in cells if (c["rule"], c["set"], c["mode"]) == place), None)
+
+
+# ---------------------------------------------------------------------- fit, memory
+
+
+def fit_sections(report: Report) -> Iterable[str]:
+    """Per model what each optimizer adds."""
+    bound = goals.FIT.get(report["backend"])
+    for cell in report["cells"]:
+        yield f"### {cell['title']}: {cell['tensors']} tensors, {cell['parameters'] / 1e6:.2f} M"
+        rows = []
+        for side in cell["seconds"]:
+            if side == results.PLAIN:
+                continue
+            rule, _, kind = side.partition(", ")
+            ratio = results.added_ratio(cell, rule) if kind == "ours" else None
+            verdicts = ["", "", ""] if ratio is None else [f"{ratio:.2f}", *judged(ratio, bound)]
+            rows.append([rule, kind, in_digits(results.added(cell, side)), *verdicts])
+        yield table(["rule", "side", "added, in steps of SGD", "ours / ordinary", "goal", ""], rows)
+
+
+def memory_sections(report: Report) -> Iterable[str]:
+    """All sides."""
+    rows = []
+    for cell in report["cells"]:
+        state, grown, peak = (cell[name] / cell["slots"] for name in ("state", "grown", "peak"))
+        # The count of steps and the learning rate are a few bytes more.
+        verdicts = judged(round(state, 3), goals.STATE if cell["side"] == "ours" else None)
+        figures = [f"{value:.2f}" for value in (state, grown, peak)]
+        rows.append([cell["title"], cell["side"], *figures, *verdicts])
+    yield table(
+        ["rule", "side", "state", "process grows by", "at its highest", "goal for the state", ""],
+        rows,
+    )
+
+
+# ---------------------------------------------------------------------- Markdown
+
+
+def judged(ratio: float, bound: float | None) -> list[str]:
+    """Goal and verdict, both empty without a goal."""
+    return ["", ""] if bound is None else [f"≤ {bound:g}", goals.verdict(ratio, bound)]
+
+
+def in_digits(ratio: results.Ratio) -> str:
+    """A median and its quartiles."""
+    low, middle, high = ratio
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+if __name__ == "__main__":
+    main()
