@@ -249,6 +249,29 @@ def test_weights_and_gradients_may_lie_in_any_order(name: str) -> None:
 
 
 @only_torch
+def test_a_program_refuses_scalars_that_it_would_be_wrong_for() -> None:
+    """Factors are drawn out of roots, and one of a sum's two out of the sum."""
+    import torch
+
+    from keras_gradopt.backend.torch.program import record
+
+    def move(vectors: Any, scalars: Any) -> tuple:
+        (w, _), (a, b) = vectors, scalars
+        return (torch.sqrt(a * w) + a * torch.exp(w) + b * w,)
+
+    def scalars(a: float, b: float) -> list[Any]:
+        return [torch.tensor(a), torch.tensor(b)]
+
+    w = torch.linspace(0.1, 2.0, 12)
+    program = record(move, [w, w], scalars(0.5, 0.25), blockwise=True)
+    assert program.prepare(scalars(-0.5, 0.25), 5) is None
+    moved = w.clone()
+    program.prepare(scalars(0.3, 0.2), 5)(moved, w)
+    expected = np.sqrt(0.3 * w.numpy()) + 0.3 * np.exp(w.numpy()) + 0.2 * w.numpy()
+    np.testing.assert_allclose(moved.numpy(), expected, rtol=1e-6)
+
+
+@only_torch
 def test_state_takes_no_more_memory_than_its_slots() -> None:
     optimizer = kg.Adam()
     stepped(optimizer, 2)

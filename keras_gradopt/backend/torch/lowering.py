@@ -332,7 +332,9 @@ def _quotient(a: Any, b: Any) -> Any:
 
 
 def _root(x: Any) -> Any:
-    return x.sqrt() if isinstance(x, torch.Tensor) else math.sqrt(x)
+    if isinstance(x, torch.Tensor):
+        return x.sqrt()
+    return math.sqrt(x) if x >= 0 else math.nan
 
 
 def _uses(outputs: Sequence[Vector]) -> Counter:
