@@ -80,9 +80,8 @@ def test_the_goal_beside_a_bound_is_the_one_that_pages_compare_with() -> None:
     whole = {"large": "resnet50", "small": "many_small"}
     for mode, bounds in BOUNDS.items():
         for (cut, rule, other), (_, goal) in bounds.items():
-            assert (
-                goals.goal({"mode": mode, "set": whole[cut], "rule": rule}, "ours", other) == goal
-            )
+            cell = {"mode": mode, "set": whole[cut], "rule": rule}
+            assert goals.goal(cell, "ours", other) == goal
 
 
 # --- what is measured ---

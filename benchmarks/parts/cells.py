@@ -41,7 +41,6 @@ def measured(
         tell: Is told what goes on.
     """
     method = METHODS[rule]
-
     if mode not in _warm:
         tell("warming up")
         smallest = all_sides.sides(rule, method, SMALLEST, mode, compiled=compiled)

@@ -74,14 +74,14 @@ def sides(
     """
     rng = np.random.default_rng(0)
     arrays = [rng.normal(size=shape).astype("float32") for shape in shapes]
-    gradients = [ops.convert_to_tensor(0.01 * a) for a in arrays]
     touched = floor.traffic(method.make_ours(), shapes)
 
     def of_keras(make: Callable[..., Any], **arguments: Any) -> Side:
         optimizer = make(**arguments)
-        variables = [keras.Variable(a) for a in arrays]
+        # torch would share an array's memory, and with it what lies in the caches.
+        variables = [keras.Variable(a.copy()) for a in arrays]
         optimizer.build(variables)
-        return Side(STEPS[mode](optimizer, variables, gradients))
+        return Side(STEPS[mode](optimizer, variables, _gradients(arrays)))
 
     makers = {"ours": partial(of_keras, method.make_ours)}
     if compiled and BACKEND == "torch":
@@ -90,11 +90,15 @@ def sides(
         makers["keras"] = partial(of_keras, method.make_keras)
     makers["ordinary"] = partial(of_keras, method.make_ordinary)
     if BACKEND == "jax":
-        makers |= _of_optax(key, arrays, gradients)
+        makers |= _of_optax(key, arrays)
     elif BACKEND == "torch":
         makers |= _of_torch(key, arrays, touched.bytes)
     makers[FLOOR] = lambda: _of_floor(touched)
     return {name: make() for name, make in makers.items() if only is None or name in only}
+
+
+def _gradients(arrays: list[np.ndarray]) -> list:
+    return [ops.convert_to_tensor(0.01 * a) for a in arrays]
 
 
 def _of_floor(touched: floor.Traffic) -> Side:
@@ -168,7 +172,7 @@ STEPS: dict[str, Callable[[Any, list, list], Fresh]] = {
 # ---------------------------------------------------------------------- other libraries
 
 
-def _of_optax(key: str, arrays: list, gradients: list) -> dict[str, Make]:
+def _of_optax(key: str, arrays: list) -> dict[str, Make]:
     import optax
 
     from benchmarks.parts import optax_peers
@@ -181,7 +185,7 @@ def _of_optax(key: str, arrays: list, gradients: list) -> dict[str, Make]:
             return state, optax.apply_updates(weights, updates)
 
         weights = [ops.convert_to_tensor(a) for a in arrays]
-        return Side(_jitted(apply, method.init(weights), gradients, weights))
+        return Side(_jitted(apply, method.init(weights), _gradients(arrays), weights))
 
     return {"optax": make} if key in optax_peers.PEERS else {}
 
