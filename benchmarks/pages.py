@@ -50,7 +50,9 @@ rule in an optimizer written the ordinary Keras way: a Keras variable per slot, 
 that is called for each variable.
 *torch foreach Adam by bytes* is the measure for rules that no framework fuses: its time, times the
 bytes that the rule moves, over the bytes that Adam moves.
-Each table of goals shows ours as a multiple of another side.
+Not all peers do the same work: Muon of torch, pytorch-optimizer and heavyball iterates in bfloat16,
+which processors without instructions for it compute slowly; pytorch-optimizer's LARS moves vectors
+by plain momentum, and its Lamb does not correct the moments.
 """
 
 FIT = """# The optimizer's share of `fit`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import weakref
 from collections.abc import Callable, Hashable, Sequence
@@ -24,6 +25,8 @@ _MOST_VARIANTS = 8
 # Above this many variables packing costs more than the few operations of a rule with fewer slots.
 _MANY = 256
 _SLOTS_TO_PACK = 2
+# Below this many entries in all XLA takes longer to compile a step than steps take without it.
+LEAST_ENTRIES = 262_144
 # Stands for a tensor among the numbers that a compiled function is made for.
 _TENSOR = "tensor"
 
@@ -242,6 +245,8 @@ def _is_compiled(rule: Any, ws: Sequence[Tensor]) -> bool:
         return False
     if rule.jit_compile is True:
         return True
+    if sum(math.prod(w.shape) for w in ws) < LEAST_ENTRIES:
+        return False
     pays = rule.elementwise if rule.compiles is None else rule.compiles and len(ws) <= _MANY
     return pays and not _is_metal() and len({w.device for w in ws}) == 1
 

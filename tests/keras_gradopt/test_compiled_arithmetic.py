@@ -28,6 +28,12 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 ELEMENTWISE = [cls for cls in registry.optimizer_classes().values() if cls.elementwise]
 
 
+@pytest.fixture(autouse=True)
+def _of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if these variables were large enough for compiling to pay."""
+    monkeypatch.setattr(tensorflow_compiled, "LEAST_ENTRIES", 0)
+
+
 def arrays(seed: int) -> list[np.ndarray]:
     """One array for each variable."""
     generator = np.random.default_rng(seed)
@@ -160,3 +166,9 @@ def test_fit_gives_the_same_weights_compiled_or_not(jit_compile: bool) -> None:
         # Adam's root lets rounding of the smallest gradients through.
         np.testing.assert_allclose(a, c, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(b, c, rtol=1e-3, atol=1e-4)
+
+
+def test_auto_leaves_a_small_model_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorflow_compiled, "LEAST_ENTRIES", 10**6)
+    assert not compiled_calls(kg.Adam())
+    assert compiled_calls(kg.Adam(jit_compile=True))
