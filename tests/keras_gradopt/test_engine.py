@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any
 
@@ -164,13 +165,14 @@ def test_gradients_are_left_as_they_were() -> None:
 def test_every_elementwise_rule_becomes_a_program_of_its_own(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from keras_gradopt.backend.torch import engine
+    from keras_gradopt.backend.torch import engine, layout
     from keras_gradopt.rule import Rule
 
     # Also where torch has the rule: schedules on a device leave it to the program.
     monkeypatch.setattr(getattr(kg, name), "kernel", Rule.kernel)
     # Blocks of many lengths, the last one shorter.
-    monkeypatch.setattr(engine, "_BLOCK", 4001)
+    monkeypatch.setattr(layout, "BLOCK", 4001)
+    monkeypatch.setattr(engine, "BLOCK", 4001)
     optimizer = made(name, weight_decay=0.01, global_clipnorm=0.5)
     found = stepped(optimizer, 3)
     programs = engine.engine_of(optimizer)._programs
@@ -192,6 +194,80 @@ def test_rules_on_whole_tensors_become_programs_of_each_way_they_go(name: str) -
     assert all(programs.values())
     assert not engine.engine_of(optimizer)._refused
     assert max(map(len, programs.values())) == (3 if name == "SOAP" else 1)
+
+
+SEGMENTS = [name for name in WHOLE if name in ("LARS", "Lamb", "Adafactor")]
+
+
+@only_torch
+@pytest.mark.parametrize("on_host", [True, False])
+@pytest.mark.parametrize("name", SEGMENTS)
+def test_small_tensors_of_any_shapes_are_segments_of_a_vector(
+    name: str, on_host: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a rule sees a whole tensor only through its norms; Adafactor's, of its vectors."""
+    from keras_gradopt.backend.torch import engine, host, layout
+
+    monkeypatch.setattr(host, "reads", lambda device: on_host)
+    # Several packs, and variables that are too large for any.
+    monkeypatch.setattr(layout, "BLOCK", 150)
+    monkeypatch.setattr(layout, "_DEVICE_PACK", 150)
+    arguments = {"weight_decay": 0.01, "global_clipnorm": 0.5}
+    shapes = [*SHAPES, (2,), (40,), (41,), (42,), (43,), (60, 1)]
+    optimizer = made(name, **arguments)
+    found = stepped(optimizer, 3, shapes=shapes)
+    (known,) = engine.engine_of(optimizer)._layouts
+    packs = [pack for _, _, packs in known._packs for pack in packs]
+    packed = {i for pack in packs for i in pack.positions}
+    small = {i for i, shape in enumerate(shapes) if shape and np.prod(shape) < 150}
+    if name == "Adafactor":
+        small = {i for i in small if len(shapes[i]) == 1}
+    assert len(packs) > 1
+    assert packed <= small
+    assert len(packed) >= len(small) - 2
+    monkeypatch.undo()
+    assert_close(found, stepped_alone(made(name, **arguments), 3, shapes=shapes))
+
+
+@only_torch
+def test_equal_programs_over_other_shapes_are_one() -> None:
+    from keras_gradopt.backend.torch import engine
+
+    for name in ("Adafactor", "Lamb"):
+        optimizer = made(name)
+        shapes = [(m, n) for m in (3, 4, 9) for n in (5, 6, 8)]
+        found = stepped(optimizer, 3, shapes=shapes)
+        assert len(engine.engine_of(optimizer)._programs) == len(shapes)
+        assert len(engine.engine_of(optimizer)._structures) <= 2, name
+        assert_close(found, stepped_alone(made(name), 3, shapes=shapes))
+
+
+@only_torch
+def test_what_moves_between_coordinates_is_no_segment() -> None:
+    """A sum along one axis, a product of matrices, and an order would differ in a vector."""
+    import torch
+
+    from keras_gradopt.backend.torch.program import record
+
+    w = torch.linspace(0.1, 2.0, 9).reshape(3, 3)
+    moves = [
+        (lambda w: w / w.norm(), True),
+        (lambda w: w - w.mean(), True),
+        (lambda w: w - w.mean((0, 1)), True),
+        (lambda w: w / w.abs().amax(), True),
+        (lambda w: w - w.mean(0), False),
+        (lambda w: w - w.mean((0, 1), keepdim=True), False),
+        (lambda w: w @ w, False),
+        (lambda w: w.cumsum(0), False),
+        (lambda w: w.flip(0), False),
+        (lambda w: w.sort().values, False),
+        (lambda w: w.T + 0.0, False),
+        (lambda w: w / w.var(), False),
+        (lambda w: w * w.sum(dtype=torch.float64), False),
+    ]
+    for move, possible in moves:
+        program = record(lambda v, s, move=move: (move(v[0]),), [w, w], [], blockwise=False)
+        assert (program.for_segments is not None) == possible
 
 
 @only_torch
@@ -292,17 +368,17 @@ def test_programs_call_few_operations() -> None:
     for name, most in [("AdaBelief", 7), ("Lion", 4), ("Adan", 11), ("RMSprop", 5)]:
         optimizer = made(name)
         stepped(optimizer, 2)
-        ((program, *_), *_) = engine.engine_of(optimizer)._programs.values()
-        calls = min(v.source.split("def blocks")[0].count("torch.") for v in _variants(program))
+        ((placed, *_), *_) = engine.engine_of(optimizer)._programs.values()
+        calls = min(v.source.split("def blocks")[0].count("torch.") for v in _variants(placed))
         assert calls <= most, name
 
 
-def _variants(program: Any) -> list[Any]:
-    return list(program._variants.values())
+def _variants(placed: Any) -> list[Any]:
+    return list(placed.program._variants.values())
 
 
 @only_torch
-@pytest.mark.parametrize("name", TORCH_ELEMENTWISE)
+@pytest.mark.parametrize("name", [*TORCH_ELEMENTWISE, *SEGMENTS, "Muon"])
 def test_on_a_device_no_step_waits_for_a_number(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: all is done as if the host could not read, and reading raises."""
     import torch
@@ -324,7 +400,8 @@ def test_on_a_device_no_step_waits_for_a_number(name: str, monkeypatch: pytest.M
     optimizer.build(variables)
     for step in (1, 2, 3):
         gs = [torch.from_numpy(a) for a in arrays(step, 0.1)]
-        with NoReading():
+        # The first step records the rule, with what numbers it brings along.
+        with contextlib.nullcontext() if step == 1 else NoReading():
             optimizer.apply(gs, variables)
     monkeypatch.undo()
     twin = made(name, learning_rate=kg.schedules.CosineDecay(0.01, 10), **arguments)

@@ -1,29 +1,22 @@
-"""Moves weights and slots in place on torch: by fused kernels, or by programs over blocks."""
+"""Moves weights and slots in place on torch: by fused kernels, or by recorded programs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from operator import is_
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
-from keras_gradopt.backend import engine
 from keras_gradopt.backend.torch import host, kernels
-from keras_gradopt.backend.torch.program import Program, record
+from keras_gradopt.backend.torch.layout import BLOCK, Kinds, Layout, Vectors
+from keras_gradopt.backend.torch.program import Mover, Program, record
 from keras_gradopt.backend.torch.recording import NotBlockwiseError
 from keras_gradopt.kernel import kernel_of
 
 Tensor = Any
-# Moves contiguous vectors `(w, g, *slots)` in place.
-Mover = Callable[..., None]
 
-# Entries of a block for each thread: weights, gradient, slots and temporaries stay in its cache.
-_BLOCK = 131_072
-# On a device nothing is blocked; packing spares launches until copying costs as much.
-_DEVICE_PACK = 1 << 20
 _LAYOUTS_KEPT = 4
 _PROGRAMS_KEPT = 512
 _WAYS_KEPT = 8
@@ -38,13 +31,50 @@ def engine_of(rule: Any) -> Engine:
     return _engines[rule]
 
 
+class _Placed(NamedTuple):
+    """A program, and the shapes that it is for here."""
+
+    program: Program
+    shapes: tuple[tuple[int, ...], ...]
+
+
+class _Now:
+    """The numbers of one step, and the programs that are ready for it."""
+
+    def __init__(self, rule: Any, h: Any, factor: Tensor | None) -> None:
+        self.rule, self.h, self.factor = rule, h, factor
+        self.places, self.values, self.constants = _scalars(h, factor)
+        self._ready: dict[Program, Mover | None] = {}
+
+    def ready(self, program: Program, block: int = 0) -> Mover | None:
+        """What moves tensors now; None where the program is not right for these numbers."""
+        if program not in self._ready:
+            if self.rule.jit_compile is True:
+                self._ready[program] = program.compiled(self.values)
+            else:
+                self._ready[program] = program.prepare(self.values, block)
+        return self._ready[program]
+
+    def move_of(self, member: Hashable) -> Callable[..., tuple]:
+        """The rule as a function of tensors and of the scalars in their places."""
+
+        def move(vectors: Sequence[Tensor], scalars: Sequence[Tensor]) -> tuple:
+            own, scale = _with_scalars(self.h, self.places, scalars)
+            w, g, *rest = vectors
+            g = g if scale is None else g * scale.to(g.dtype)
+            return tuple(self.rule.move(w, g, *rest, h=own, member=member))
+
+        return move
+
+
 class Engine:
     """What one optimizer keeps between steps: how its variables are packed, and its programs."""
 
     def __init__(self) -> None:
-        self._layouts: list[_Layout] = []
+        self._layouts: list[Any] = []
         # One for each way through the rule; empty where it cannot be made a program.
-        self._programs: dict[Hashable, list[Program]] = {}
+        self._programs: dict[Hashable, list[_Placed]] = {}
+        self._structures: dict[Hashable, Program] = {}
         self._refused: set[Hashable] = set()
 
     def step(
@@ -68,111 +98,163 @@ class Engine:
             members: Per variable, its group.
             factor: What all gradients are multiplied by; None is 1.
         """
+        now = _Now(rule, h, factor)
+        step = self._step_vectors if rule.elementwise else self._step_tensors
+        step(now, ws, gs, slots, members)
+
+    def _layout(
+        self,
+        make: type[Layout],
+        ws: Sequence[Tensor],
+        slots: Sequence[tuple[Tensor, ...]],
+        members: Sequence[Hashable],
+    ) -> Any:
+        flat = [s for own in slots for s in own]
+        for layout in self._layouts:
+            if layout.holds(flat, ws, members):
+                return layout
+        layout = make(ws, slots, members)
+        self._layouts = [layout, *self._layouts[: _LAYOUTS_KEPT - 1]]
+        return layout
+
+    # -- rules that move coordinates alone
+
+    def _step_vectors(
+        self,
+        now: _Now,
+        ws: Sequence[Tensor],
+        gs: Sequence[Tensor],
+        slots: Sequence[tuple[Tensor, ...]],
+        members: Sequence[Hashable],
+    ) -> None:
         movers: dict[Hashable, Mover] = {}
-        if not rule.elementwise:
-            for w, g, own, member in zip(ws, gs, slots, members, strict=True):
-                kind = (member, w.device, *((t.shape, t.dtype) for t in (w, *own)))
-                if kind not in movers:
-                    movers[kind] = self._whole_mover(rule, kind, (w, g, *own), h, factor)
-                movers[kind](w, g, *own)
-            return
-        layout = self._layout(ws, slots, members)
-        for pack in layout.packs:
+        for pack in self._layout(Vectors, ws, slots, members).packs:
             first = ws[pack.positions[0]]
             kind = (pack.member, len(pack.slots), first.dtype, first.device)
             if kind not in movers:
-                movers[kind] = self._mover(rule, kind, first, h, factor)
+                movers[kind] = self._vector_mover(now, kind, first)
             pack.move(movers[kind], ws, gs)
         for mover in movers.values():
             if isinstance(mover, kernels.Native):
                 mover.finish()
 
-    def _layout(
-        self,
-        ws: Sequence[Tensor],
-        slots: Sequence[tuple[Tensor, ...]],
-        members: Sequence[Hashable],
-    ) -> _Layout:
-        flat = [s for own in slots for s in own]
-        for layout in self._layouts:
-            if layout.holds(flat, ws, members):
-                return layout
-        layout = _Layout(ws, slots, members)
-        self._layouts = [layout, *self._layouts[: _LAYOUTS_KEPT - 1]]
-        return layout
-
-    def _mover(self, rule: Any, kind: tuple, like: Tensor, h: Any, factor: Tensor | None) -> Mover:
+    def _vector_mover(self, now: _Now, kind: tuple, like: Tensor) -> Mover:
         member, slots, dtype, device = kind
-        block = _block(device)
-        kernel = kernel_of(rule, h)
-        if kernel is not None and rule.jit_compile is not True:
-            native = kernels.native(kernel, h, member, dtype, device, factor, block)
+        # Entries per block: on the host as many as the threads' caches hold, on a device all.
+        block = BLOCK * torch.get_num_threads() if host.reads(device) else 1 << 62
+        kernel = kernel_of(now.rule, now.h)
+        if kernel is not None and now.rule.jit_compile is not True:
+            native = kernels.native(kernel, now.h, member, dtype, device, now.factor, block)
             if native is not None:
                 return native
-        vectors = [like] * (2 + slots)
-        return self._programmed(rule, kind, vectors, h, factor, block)
+        placed = self._program(now, kind, [like] * (2 + slots), block)
+        mover = None if placed is None else now.ready(placed.program, block)
+        return mover or _plain(now, member)
 
-    def _whole_mover(
-        self, rule: Any, kind: tuple, tensors: Sequence[Tensor], h: Any, factor: Tensor | None
-    ) -> Mover:
-        return self._programmed(rule, kind, tensors, h, factor, 0)
+    # -- rules on whole tensors
 
-    def _programmed(
+    def _step_tensors(
         self,
-        rule: Any,
-        kind: tuple,
-        vectors: Sequence[Tensor],
-        h: Any,
-        factor: Tensor | None,
-        block: int,
-    ) -> Mover:
-        """The rule as a program, or as it is written where it cannot be one."""
-        member = kind[0]
-        places, values, constants = _scalars(h, factor)
-        key = (*kind, tuple(places), constants)
+        now: _Now,
+        ws: Sequence[Tensor],
+        gs: Sequence[Tensor],
+        slots: Sequence[tuple[Tensor, ...]],
+        members: Sequence[Hashable],
+    ) -> None:
+        layout = self._layout(Kinds, ws, slots, members)
+        placed = self._programs_of(now, layout, ws, gs, slots)
+        done = self._step_packs(now, layout, placed, ws, gs)
+        for (kind, positions), found in zip(layout.kinds.items(), placed, strict=True):
+            mover = _plain(now, kind[0]) if found is None else self._tensor_mover(now, found)
+            for i in positions:
+                if i not in done:
+                    mover(ws[i], gs[i], *slots[i])
+
+    def _programs_of(
+        self,
+        now: _Now,
+        layout: Kinds,
+        ws: Sequence[Tensor],
+        gs: Sequence[Tensor],
+        slots: Sequence[tuple[Tensor, ...]],
+    ) -> list[_Placed | None]:
+        """For each kind its program; mostly the one of the last step."""
+        key = (tuple(now.places), now.constants)
+        found = layout.last.get(key)
+        if found is None or any(p is None or now.ready(p.program) is None for p in found):
+            found = [
+                self._program(now, kind, (ws[i], gs[i], *slots[i]))
+                for kind, (i, *_) in layout.kinds.items()
+            ]
+            layout.last = {key: found}
+        return found
+
+    def _tensor_mover(self, now: _Now, placed: _Placed) -> Mover:
+        mover = now.ready(placed.program)
+        assert mover is not None
+        return partial(mover, shapes=placed.shapes)
+
+    def _step_packs(
+        self,
+        now: _Now,
+        layout: Kinds,
+        placed: Sequence[_Placed | None],
+        ws: Sequence[Tensor],
+        gs: Sequence[Tensor],
+    ) -> set[int]:
+        """Moves what one program moves as segments of a vector, and says which these were."""
+        done: set[int] = set()
+        if now.rule.jit_compile is True:
+            return done
+        for program, longest, packs in layout.packs([p and p.program for p in placed]):
+            mover = now.ready(program, longest)
+            if mover is not None:
+                for pack in packs:
+                    pack.move(mover, ws, gs)
+                    done.update(pack.positions)
+        return done
+
+    # -- programs
+
+    def _program(
+        self, now: _Now, kind: tuple, vectors: Sequence[Tensor], block: int = 0
+    ) -> _Placed | None:
+        """The rule as a program that is right for the numbers of this step, if it can be one."""
+        key = (*kind, tuple(now.places), now.constants)
         if len(self._programs) >= _PROGRAMS_KEPT:
             self._programs.clear()
+            self._structures.clear()
         known = self._programs.setdefault(key, [])
-        for program in known:
-            mover = _prepared(program, rule, values, block)
-            if mover is not None:
-                return mover
+        for placed in known:
+            if now.ready(placed.program, block) is not None:
+                return placed
+        if key in self._refused or len(known) >= _WAYS_KEPT:
+            return None
+        try:
+            placed = self._recorded(now, kind, vectors)
+        except NotBlockwiseError:
+            self._refused.add(key)
+            return None
+        known.append(placed)
+        return placed if now.ready(placed.program, block) is not None else None
 
-        def move(vectors: Sequence[Tensor], scalars: Sequence[Tensor]) -> tuple:
-            own, scale = _with_scalars(h, places, scalars)
-            w, g, *rest = vectors
-            g = g if scale is None else g * scale.to(g.dtype)
-            return tuple(rule.move(w, g, *rest, h=own, member=member))
-
-        if key not in self._refused and len(known) < _WAYS_KEPT:
-            try:
-                known.append(record(move, vectors, values, blockwise=rule.elementwise))
-                mover = _prepared(known[-1], rule, values, block)
-                if mover is not None:
-                    return mover
-            except NotBlockwiseError:
-                self._refused.add(key)
-        return _plain(rule, member, h, factor)
-
-
-def _prepared(program: Program, rule: Any, values: Sequence[Tensor], block: int) -> Mover | None:
-    if rule.jit_compile is True:
-        return program.compiled(values)
-    return program.prepare(values, block)
+    def _recorded(self, now: _Now, kind: tuple, vectors: Sequence[Tensor]) -> _Placed:
+        blockwise = now.rule.elementwise
+        program = record(now.move_of(kind[0]), vectors, now.values, blockwise=blockwise)
+        if not blockwise:
+            same = (program.structure, vectors[0].device, tuple(now.places))
+            shapes = program.shapes
+            return _Placed(self._structures.setdefault(same, program), shapes)
+        return _Placed(program, ())
 
 
-def _block(device: torch.device) -> int:
-    """Entries per block: on the host as many as the threads' caches hold, on a device all."""
-    return _BLOCK * torch.get_num_threads() if host.reads(device) else 1 << 62
-
-
-def _plain(rule: Any, member: Hashable, h: Any, factor: Tensor | None) -> Mover:
+def _plain(now: _Now, member: Hashable) -> Mover:
     """The rule as it is written, its results copied."""
 
     def move(*vectors: Tensor) -> None:
         w, g, *slots = vectors
-        g = g if factor is None else g * factor.to(g.dtype)
-        new = rule.move(w, g, *slots, h=h, member=member)
+        g = g if now.factor is None else g * now.factor.to(g.dtype)
+        new = now.rule.move(w, g, *slots, h=now.h, member=member)
         torch._foreach_copy_([w, *slots], list(new))
 
     return move
@@ -215,105 +297,3 @@ def _with_scalars(
         else:
             changed[name][key] = scalar
     return h.replace(**changed), factor
-
-
-# ---------------------------------------------------------------------- where variables lie
-
-
-class _Layout:
-    """How variables are packed, with the slots of each pack in one piece of memory."""
-
-    def __init__(
-        self,
-        ws: Sequence[Tensor],
-        slots: Sequence[tuple[Tensor, ...]],
-        members: Sequence[Hashable],
-    ) -> None:
-        self._flat = [s for own in slots for s in own]
-        # Slots tell which variables these are; a rule without any goes by what they look like.
-        self._kinds = _kinds(ws) if not self._flat else None
-        self._members = members
-        self.packs = [
-            _Pack(positions, [slots[i] for i in positions], members[positions[0]])
-            for positions in _packs(ws, slots, members)
-        ]
-        # Slots are moved together first, so these are where they lie now.
-        self._pointers = [s.data_ptr() for s in self._flat]
-
-    def holds(
-        self, flat: Sequence[Tensor], ws: Sequence[Tensor], members: Sequence[Hashable]
-    ) -> bool:
-        """Whether these variables are the packed ones, and their slots where they were."""
-        return (
-            len(flat) == len(self._flat)
-            and all(map(is_, flat, self._flat))
-            and [s.data_ptr() for s in flat] == self._pointers
-            and (self._kinds is None or _kinds(ws) == self._kinds)
-            and (members is self._members or members == self._members)
-        )
-
-
-def _kinds(ws: Sequence[Tensor]) -> list[tuple]:
-    return [(w.shape, w.dtype, w.device) for w in ws]
-
-
-def _packs(
-    ws: Sequence[Tensor], slots: Sequence[tuple[Tensor, ...]], members: Sequence[Hashable]
-) -> list[list[int]]:
-    """Positions of variables that are moved together: as many small ones as fill a block."""
-    limit = _BLOCK if not ws or host.reads(ws[0].device) else _DEVICE_PACK
-    found: list[list[int]] = []
-    for positions in engine.packs(True, ws, slots, members, limit):
-        filled = limit
-        for i in positions:
-            entries = ws[i].numel()
-            if filled + entries > limit:
-                found.append([])
-                filled = 0
-            found[-1].append(i)
-            filled += entries
-    return found
-
-
-class _Pack:
-    """Variables that are moved together, or one large variable."""
-
-    def __init__(
-        self,
-        positions: list[int],
-        slots: Sequence[tuple[Tensor, ...]],
-        member: Hashable,
-    ) -> None:
-        self.positions, self.member = positions, member
-        self._columns = [list(column) for column in zip(*slots, strict=True)]
-        self.slots = [_together(column) for column in self._columns]
-
-    def move(self, mover: Mover, ws: Sequence[Tensor], gs: Sequence[Tensor]) -> None:
-        """Moves the variables of the pack; the mover sees one vector."""
-        own = [ws[i] for i in self.positions]
-        given = [gs[i] for i in self.positions]
-        if isinstance(mover, kernels.Native) and mover.takes(own, given):
-            mover.gather(own, given, self._columns)
-            return
-        if len(self.positions) == 1:
-            w, g = own[0], given[0]
-            if w.is_contiguous():
-                mover(w.view(-1), g.reshape(-1), *self.slots)
-            else:
-                moved = w.flatten()
-                mover(moved, g.reshape(-1), *self.slots)
-                w.copy_(moved.view(w.shape))
-            return
-        w = _flatten_dense_tensors(own)
-        mover(w, _flatten_dense_tensors(given), *self.slots)
-        torch._foreach_copy_(own, _unflatten_dense_tensors(w, own))
-
-
-def _together(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors' entries as one vector, in which the tensors lie from now on."""
-    if len(tensors) == 1 and tensors[0].is_contiguous():
-        return tensors[0].detach().view(-1)
-    vector = torch.cat([t.detach().reshape(-1) for t in tensors])
-    for tensor, piece in zip(tensors, vector.split([t.numel() for t in tensors]), strict=True):
-        tensor.data = piece.view(tensor.shape)
-    return vector

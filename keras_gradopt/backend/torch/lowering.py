@@ -14,11 +14,14 @@ import torch
 from keras_gradopt.backend.torch.recording import Nodes, Scalar, Vector
 
 # Operations on vectors that can write where they are told, by their names in torch.
-_WRITE_OUT = {
+WRITE_OUT = {
     *("add", "mul", "div", "addcmul", "addcdiv", "lerp", "sqrt", "rsqrt", "reciprocal", "pow"),
     *("abs", "neg", "sign", "maximum", "minimum", "clamp", "exp", "log", "tanh", "where"),
     *("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not"),
 }
+# Operations that cost less by their names in torch than as recorded, with the same operands.
+_PLAIN = {name: getattr(torch, name) for name in ("sum", "mean", "amax", "amin", "unsqueeze")}
+_PLAIN["linalg_vector_norm"] = torch.linalg.vector_norm
 
 
 @dataclass(eq=False)
@@ -151,8 +154,8 @@ class Lowering:
         # A view shows the memory that its operand lies in.
         origin = operands[0] if node.origin is not None else None
         result = Vector(node.dtype, node.shape, is_view=node.is_view, origin=origin)
-        known = node.operation in _WRITE_OUT and not keywords
-        function = None if known else node.function
+        known = node.operation in WRITE_OUT and not keywords
+        function = None if known else _PLAIN.get(node.operation, node.function)
         self.calls.append(Call(node.operation, operands, keywords, result, function, True))
         return Scaled("base", (result,))
 

@@ -10,7 +10,9 @@ through all calls, so that memory is read and written once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -26,8 +28,14 @@ from keras_gradopt.backend.torch.recording import (
     Scalar,
     Vector,
 )
+from keras_gradopt.backend.torch.segments import ALL, EACH, SEGMENTS, Segments, segmented
+from keras_gradopt.backend.torch.structure import structure
 
 Tensor = Any
+# Tensors of fewer entries keep their temporaries, which takes longer than to compute.
+_SMALL = 32_768
+# Moves `(w, g, *slots)` in place.
+Mover = Callable[..., None]
 
 
 def record(
@@ -72,7 +80,15 @@ def record(
 
 
 class Program:
-    """Moves vectors in place: `prepare` once per step, and what that gives for each vector."""
+    """Moves tensors in place: `prepare` once per step, and what that gives for each of them.
+
+    Args:
+        nodes: What was recorded.
+        given: The scalars that each step gives.
+        inputs: Weights, gradient and slots.
+        outputs: New weights and slots.
+        in_segments: Whether the vectors stand for many tensors, as `segmented` gives them.
+    """
 
     def __init__(
         self,
@@ -80,8 +96,10 @@ class Program:
         given: Sequence[Scalar],
         inputs: Sequence[Vector],
         outputs: Sequence[Vector],
+        *,
+        in_segments: bool = False,
     ) -> None:
-        self._nodes, self._given = nodes, list(given)
+        self._nodes, self._given, self._in_segments = nodes, list(given), in_segments
         self._inputs, self._outputs = inputs, outputs
         # On the host what is chosen for all coordinates is known before the first block.
         conditions = nodes.conditions() if nodes.on_host else []
@@ -91,16 +109,40 @@ class Program:
         self._variants: dict[tuple[bool, ...], _Variant] = {}
         self._fused: _Fused | None = None
 
-    def prepare(self, values: Sequence[Tensor], block: int) -> Callable[..., None] | None:
+    @cached_property
+    def _structured(self) -> tuple[Hashable, tuple[tuple[int, ...], ...]]:
+        return structure(self._nodes, self._given, self._inputs, self._outputs)
+
+    @property
+    def structure(self) -> Hashable:
+        """Equal for programs that do the same to tensors of other shapes."""
+        return self._structured[0]
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """All shapes, in the order in which those of an equal program stand for them."""
+        return self._structured[1]
+
+    @cached_property
+    def for_segments(self) -> Program | None:
+        """The program for many tensors that lie in one vector, where the rule allows it."""
+        # What was asked on the way may be answered otherwise later; then it would be another one.
+        found = None if self._nodes.decisions else segmented(self._inputs, self._outputs)
+        return (
+            None if found is None else Program(self._nodes, self._given, *found, in_segments=True)
+        )
+
+    def prepare(self, values: Sequence[Tensor], block: int) -> Mover | None:
         """Computes the scalars of one step.
 
         Args:
             values: The scalar tensors, in the order of `record`.
-            block: Entries per block.
+            block: Entries per block, or of the longest vector of segments.
 
         Returns:
-            A function of `(w, g, *slots)`, contiguous vectors, that moves weights and slots in
-            place; None where this step's scalars are none that the program is right for.
+            What moves weights and slots in place: a function of contiguous vectors; of tensors,
+            and `shapes=` in the place of `self.shapes`; or of vectors and their `segments=`. None
+            where this step's scalars are none that the program is right for.
         """
         known: dict[Scalar, Any] = dict(zip(self._given, values, strict=True))
         self._compute(self._needed_first, known)
@@ -113,7 +155,14 @@ class Program:
             self._variants[choice] = _Variant(self._nodes, self._inputs, lowered)
         variant = self._variants[choice]
         self._compute(variant.scalars, known)
-        return variant.mover(known, block)
+        numbers = variant.numbers(known)
+        if numbers is None:
+            return None
+        if self._nodes.blockwise:
+            return variant.over_blocks(numbers, block)
+        if self._in_segments:
+            return variant.over_segments(numbers, block)
+        return variant.over_tensors(numbers, self.shapes)
 
     def compiled(self, values: Sequence[Tensor]) -> Callable[..., None] | None:
         """The same as `prepare`, the operations as recorded and compiled by torch.
@@ -130,7 +179,7 @@ class Program:
             return None
         self._compute(fused.needed, known)
         scalars = [_as_tensor(known[s]) for s in fused.scalars]
-        return lambda *vectors: fused.function(vectors, scalars)
+        return lambda *vectors, shapes=None: fused.function(vectors, scalars)
 
     def _goes_this_way(self, known: Mapping[Scalar, Any]) -> bool:
         """Whether the rule would take the branches that it took when it was recorded."""
@@ -169,7 +218,7 @@ class _Variant:
     def __init__(self, nodes: Nodes, inputs: Sequence[Vector], lowered: Lowering) -> None:
         writer = _Writer(inputs, lowered)
         self.source = writer.source
-        self._on_host, self._blockwise = nodes.on_host, nodes.blockwise
+        self._on_host = nodes.on_host
         self._under_roots, self._divisors = lowered.under_roots, lowered.divisors
         self._read = writer.scalars
         read = [scalar for scalar, _ in self._read]
@@ -177,29 +226,23 @@ class _Variant:
         self._block, self._blocks = writer.functions()
         self._kinds = writer.temporaries
         self._workspace: list[Tensor] = []
+        self._spaces: dict[Sequence[tuple[int, ...]], list[Tensor]] = {}
 
-    def mover(self, known: Mapping[Scalar, Any], block: int) -> Callable[..., None] | None:
-        """What `Program.prepare` gives, from all scalars' values."""
-        if self._on_host:
-            if any(float(known[s]) < 0 for s in self._under_roots) or any(
-                float(known[s]) == 0 for s in self._divisors
-            ):
-                return None
-            # ATen takes Python numbers for factors; on the host reading them waits for nothing.
-            numbers = [
-                float(known[s]) if kind == "factor" else _as_tensor(known[s])
-                for s, kind in self._read
-            ]
-        else:
-            numbers = [known[s] for s, _ in self._read]
+    def numbers(self, known: Mapping[Scalar, Any]) -> list[Any] | None:
+        """The scalars as calls take them; None where they are none the program is right for."""
+        if not self._on_host:
+            return [known[s] for s, _ in self._read]
+        if any(float(known[s]) < 0 for s in self._under_roots) or any(
+            float(known[s]) == 0 for s in self._divisors
+        ):
+            return None
+        # ATen takes Python numbers for factors; on the host reading them waits for nothing.
+        return [
+            float(known[s]) if kind == "factor" else _as_tensor(known[s]) for s, kind in self._read
+        ]
 
-        def move_whole(*tensors: Tensor) -> None:
-            device = tensors[0].device
-            fresh = [torch.empty(s, dtype=d, device=device) for s, d in self._kinds]
-            self._block(*tensors, *fresh, numbers)
-
-        if not self._blockwise:
-            return move_whole
+    def over_blocks(self, numbers: list[Any], block: int) -> Mover:
+        """Moves vectors, block after block."""
 
         def move(*vectors: Tensor) -> None:
             entries = vectors[0].numel()
@@ -209,6 +252,47 @@ class _Variant:
             *pieces, last = cut(vectors, block)
             self._blocks(pieces, *self._temporaries(len(pieces[0][0]), vectors[0]), numbers)
             self._block(*last, *self._temporaries(len(last[0]), vectors[0]), numbers)
+
+        return move
+
+    def over_tensors(self, numbers: list[Any], own: Sequence[tuple[int, ...]]) -> Mover:
+        """Moves tensors whose shapes stand for `own`."""
+
+        def move(*tensors: Tensor, shapes: Sequence[tuple[int, ...]] = own) -> None:
+            fresh = self._spaces.get(shapes)
+            if fresh is None:
+                fresh = self._space(dict(zip(own, shapes, strict=True)), tensors[0].device)
+                if tensors[0].numel() < _SMALL:
+                    self._spaces[shapes] = fresh
+            self._block(*tensors, *fresh, numbers)
+
+        return move
+
+    def _space(
+        self, at: Mapping[tuple[int, ...], tuple[int, ...]], device: torch.device
+    ) -> list[Tensor]:
+        """Temporaries of one kind of tensors; those of small ones lie in the same memory."""
+        shapes = [(at[shape], dtype) for shape, dtype in self._kinds]
+        if any(math.prod(shape) >= _SMALL for shape, _ in shapes):
+            return [torch.empty(shape, dtype=dtype, device=device) for shape, dtype in shapes]
+        if len(self._workspace) < len(shapes):
+            self._workspace = [torch.empty(_SMALL, dtype=d, device=device) for _, d in shapes]
+        pairs = zip(self._workspace, shapes, strict=True)
+        return [t[: math.prod(shape)].view(shape) for t, (shape, _) in pairs]
+
+    def over_segments(self, numbers: list[Any], longest: int) -> Mover:
+        """Moves vectors of segments, none longer than `longest`."""
+
+        def move(*vectors: Tensor, segments: Segments) -> None:
+            device = vectors[0].device
+            if self._kinds and (not self._workspace or len(self._workspace[0]) < longest):
+                self._workspace = [
+                    torch.empty(longest, dtype=d, device=device) for _, d in self._kinds
+                ]
+            lengths: dict[tuple[int, ...], int] = {ALL: segments.entries, EACH: len(segments)}
+            own = [t[: lengths[s]] for t, (s, _) in zip(self._workspace, self._kinds, strict=True)]
+            segments.stays(*own, *vectors[2:])
+            self._block(*vectors, *own, numbers, segments)
 
         return move
 
@@ -312,6 +396,8 @@ class _Writer:
     def _word(self, value: Any, call: Call) -> str:
         if isinstance(value, Vector):
             return self._place[value]
+        if value is SEGMENTS:
+            return "segments"
         if isinstance(value, Scalar):
             named = (value, "tensor" if call.as_recorded else "factor")
             if named not in self.scalars:
@@ -359,7 +445,7 @@ class _Writer:
 
     def _written(self) -> list[str]:
         temporaries = [f"t{i}" for i in range(len(self.temporaries))]
-        head = ", ".join([*self._names, *temporaries, "s"])
+        head = ", ".join([*self._names, *temporaries, "s", "segments=None"])
         each = ", ".join(["pieces", *temporaries, "s"])
         body = self._lines or ["pass"]
         return [
@@ -425,7 +511,9 @@ class _Fused:
 
 def _literal(value: Any, given: dict[str, Any]) -> str:
     """A constant as it stands in source; what has no literal gets a name in `given`."""
-    if isinstance(value, torch.Tensor | torch.dtype | torch.device | torch.layout):
+    if isinstance(value, torch.Tensor | torch.dtype | torch.device | torch.layout) or callable(
+        value
+    ):
         name = f"c{len(given)}"
         given[name] = value
         return name

@@ -103,7 +103,7 @@ class Nodes:
             return node
         if value.dim():
             raise NotBlockwiseError(f"a tensor of shape {tuple(value.shape)} from elsewhere")
-        return self.enter(value, Scalar(operation=lambda: value))
+        return self.enter(value, Scalar(operation=_Constant(value)))
 
     def add(self, func: Any, args: tuple, keywords: dict[str, Any], result: Any) -> None:
         """Adds one recorded call."""
@@ -145,7 +145,8 @@ class Nodes:
             if number is not None:
                 self._enter_known(result, self.constant(number))
                 return
-            node = Scalar(operation=_with_keywords(func, keywords), operands=operands)
+            operation = _WithKeywords(func, tuple(keywords.items())) if keywords else func
+            node = Scalar(operation=operation, operands=operands)
         self._equal[key] = self.enter(result, node)
 
     def _add_each(self, func: Any, operands: tuple, keywords: dict[str, Any], results: Any) -> None:
@@ -225,5 +226,30 @@ def _hands_on(first: Any, result: Tensor, blockwise: bool) -> bool:
     )
 
 
-def _with_keywords(func: Callable, keywords: dict[str, Any]) -> Callable:
-    return (lambda *operands: func(*operands, **keywords)) if keywords else func
+class _Constant:
+    """A tensor from elsewhere, equal to those of the same number.
+
+    A recording reads it, also from a device; the steps after it do not.
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        self._value = value
+        self._key = (value.dtype, value.device, repr(value.item()))
+
+    def __call__(self) -> Tensor:
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Constant) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+@dataclass(frozen=True)
+class _WithKeywords:
+    function: Callable
+    keywords: tuple[tuple[str, Any], ...]
+
+    def __call__(self, *operands: Any) -> Any:
+        return self.function(*operands, **dict(self.keywords))
