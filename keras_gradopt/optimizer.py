@@ -266,8 +266,9 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
             grads: Gradients, one per variable; None where there is none.
             trainable_variables: The variables; None are those of `build`.
         """
-        grads = backend.dense(grads, keeps_rows=self._leaves_rows_out())
-        super().apply(grads, trainable_variables)
+        with backend.without_waiting():
+            grads = backend.dense(grads, keeps_rows=self._leaves_rows_out())
+            super().apply(grads, trainable_variables)
 
     def _leaves_rows_out(self) -> bool:
         """Whether rows without a gradient stay as they are, by the rule and all that is around."""

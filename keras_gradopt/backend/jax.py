@@ -23,6 +23,11 @@ known = common.known
 global_norm = common.global_norm
 
 
+def without_waiting() -> contextlib.AbstractContextManager:
+    """Nothing to do: JAX queues copies of numbers."""
+    return contextlib.nullcontext()
+
+
 def no_gradient() -> contextlib.AbstractContextManager:
     """Nothing to switch off: JAX differentiates functions, not operations."""
     return contextlib.nullcontext()

@@ -390,7 +390,8 @@ def test_on_a_device_no_step_waits_for_a_number(name: str, monkeypatch: pytest.M
         def __torch_dispatch__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
-            assert "_local_scalar_dense" not in str(func)
+            # The second is a copy of a number from the host.
+            assert not {"_local_scalar_dense", "lift_fresh"} & set(str(func).split("."))
             return func(*args, **(kwargs or {}))
 
     monkeypatch.setattr(host, "reads", lambda device: False)

@@ -118,6 +118,9 @@ def write(optimizer: Any, targets: Sequence[Any], values: Sequence[Tensor]) -> N
         torch._foreach_copy_([t for t, _ in pairs], [v for _, v in pairs])
 
 
+without_waiting = host.without_waiting
+
+
 def no_gradient() -> contextlib.AbstractContextManager:
     """Keeps torch from recording the update."""
     return torch.no_grad()

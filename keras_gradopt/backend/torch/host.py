@@ -1,10 +1,33 @@
-"""Which tensors the host may read without waiting for a device."""
+"""What the host may do without waiting for a device."""
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import torch
+from keras.src.backend.torch.core import get_device
+from torch.overrides import TorchFunctionMode
 
 
 def reads(device: torch.device) -> bool:
     """Whether numbers that lie there are at hand."""
     return device.type == "cpu"
+
+
+class _Filling(TorchFunctionMode):
+    """Makes tensors of numbers on the device itself; a copy there waits for all that goes on."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (torch.as_tensor, torch.tensor) and isinstance(args[0], bool | int | float):
+            return torch.full((), args[0], **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def without_waiting() -> contextlib.AbstractContextManager:
+    """Python's numbers become tensors without a copy from the host."""
+    if torch.compiler.is_compiling() or reads(torch.device(get_device())):
+        return contextlib.nullcontext()
+    return _Filling()
