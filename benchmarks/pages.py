@@ -66,6 +66,16 @@ The last columns compare what ours adds with what the ordinary way adds, where t
 noise.
 """
 
+ACCELERATOR = """# One optimizer step on an accelerator
+
+As the page on one step, but on a device and by the wall clock: each side queues ten steps and then
+waits for the device (one step where that takes more than 50 ms), in turn, round after round.
+`python -m benchmarks.accelerator` measures where there is a device; `make bench` leaves it out.
+The floor is a copy on the device that moves as many bytes as the rule has to.
+On small models every side is far from it: starting kernels takes longer than running them.
+There are no goals here.
+"""
+
 MEMORY = """# Memory of the state
 
 How much memory an optimizer takes on the variables of a ResNet-50, with the rule's slots in float32
@@ -98,6 +108,7 @@ def pages(reports: Sequence[Report]) -> dict[str, str]:
     """The pages by file name."""
     makers: dict[str, tuple[str, Callable[[Report], Iterable[str]]]] = {
         "step": (STEP, step_sections),
+        "accelerator": (ACCELERATOR, accelerator_sections),
         "fit": (FIT, fit_sections),
         "memory": (MEMORY, memory_sections),
     }
@@ -121,10 +132,12 @@ def one_line_per_sentence(text: str) -> str:
 
 def machine(found: dict[str, str]) -> str:
     """What figures hold for, as one sentence."""
-    versions = [f"{name} {found[name]}" for name in list(found)[list(found).index("keras") :]]
+    names = list(found)[list(found).index("keras") :]
+    versions = [f"{name} {found[name]}" for name in names if name != "device"]
+    cores = f"{found['cores']} cores of which one was used, {found['memory']} of memory"
     return (
-        f"{found['processor']}, {found['cores']} cores of which one was used, {found['memory']} of "
-        f"memory; {found['system']}; {', '.join(versions)}; {found['date']}."
+        f"{found.get('device') or found['processor'] + ', ' + cores}; "
+        f"{found['system']}; {', '.join(versions)}; {found['date']}."
     )
 
 
@@ -159,7 +172,7 @@ def multiples(cells: Sequence[Cell]) -> str:
             f"{results.over(cell, side, FLOOR)[1]:.2f}" if side in cell["seconds"] else ""
             for side in sides
         ]
-        kind = "" if cell["floor_is_c"] else " (NumPy copy)"
+        kind = "" if cell.get("floor_is_c", True) else " (NumPy copy)"
         rows.append([cell["title"], *found, f"{results.bandwidth(cell):.1f} GB/s{kind}"])
     return table(["rule", *sides, "floor"], rows)
 
@@ -178,6 +191,24 @@ def ratios(cells: Sequence[Cell]) -> str:
                 name = other if side == "ours" else f"{other} (compiled)"
                 rows.append([cell["title"], name, in_digits(ratio), *judged(ratio[1], bound)])
     return table(["rule", "other side", "ours / other", "goal", ""], rows)
+
+
+def accelerator_sections(report: Report) -> Iterable[str]:
+    """Per set: multiples of the floor, and of other sides."""
+    for name in dict.fromkeys(cell["set"] for cell in report["cells"]):
+        cells = [cell for cell in report["cells"] if cell["set"] == name]
+        title = f"{SET_TITLES[name]}: {in_words(SETS[name])}"
+        yield f"### {title[0].upper()}{title[1:]}"
+        yield "Multiples of the floor:"
+        yield multiples(cells)
+        yield "Ours as a multiple of another side:"
+        rows = [
+            [cell["title"], other, in_digits(results.over(cell, "ours", other))]
+            for cell in cells
+            for other in cell["seconds"]
+            if other not in ("ours", FLOOR)
+        ]
+        yield table(["rule", "other side", "ours / other"], rows)
 
 
 def first_calls(cells: Sequence[Cell]) -> str:

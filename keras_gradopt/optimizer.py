@@ -447,25 +447,26 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
         variables: Sequence[Variable],
     ) -> dict[str, Any]:
         self._check_observed()
-        read = state
-        state = self._exchanged(state, evaluating=False)
-        # What was read is overwritten by the step in any case.
-        donate = state is read
-        step = self.iterations + 1
-        h = self.hyperparameters(step, **self._clock_overrides())
-        ws, slots, shared = self.transition(
-            state["ws"],
-            gs,
-            state["slots"],
-            state["shared"],
-            h,
-            self._about(variables).members,
-            donate=donate,
-        )
-        new = {"ws": ws, "slots": slots, "shared": shared}
-        if self.use_ema:
-            new["averages"], new["ws"] = self._averaged(state["averages"], ws, h.step)
-        return new
+        with backend.without_waiting():
+            read = state
+            state = self._exchanged(state, evaluating=False)
+            # What was read is overwritten by the step in any case.
+            donate = state is read
+            step = self.iterations + 1
+            h = self.hyperparameters(step, **self._clock_overrides())
+            ws, slots, shared = self.transition(
+                state["ws"],
+                gs,
+                state["slots"],
+                state["shared"],
+                h,
+                self._about(variables).members,
+                donate=donate,
+            )
+            new = {"ws": ws, "slots": slots, "shared": shared}
+            if self.use_ema:
+                new["averages"], new["ws"] = self._averaged(state["averages"], ws, h.step)
+            return new
 
     def _group_of(self, variable: Variable) -> parameter_groups.Group:
         group = parameter_groups.of_path(self.groups, parameter_groups.path_of(variable))

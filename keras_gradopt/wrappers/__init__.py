@@ -148,6 +148,10 @@ class Wrapper(Optimizer):
         ]
 
     def _apply_dense(self, grads: list[Tensor], variables: list[Variable]) -> None:
+        with backend.without_waiting():
+            self._step_around(grads, variables)
+
+    def _step_around(self, grads: list[Tensor], variables: list[Variable]) -> None:
         state = self._read(variables)
         if self.averages_weights:
             state = self._exchanged(state, evaluating=False)

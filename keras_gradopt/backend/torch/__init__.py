@@ -50,7 +50,8 @@ def run(
             flatten=_flatten,
             unflatten=_unflatten,
         )
-    engine.engine_of(rule).step(rule, ws, gs, slots, h, members, factor)
+    with host.calling_directly():
+        engine.engine_of(rule).step(rule, ws, gs, slots, h, members, factor)
     return list(ws), list(slots)
 
 
@@ -155,7 +156,8 @@ is_rows = common.is_rows
 
 def apply(step: Callable, grads: list, variables: list) -> None:
     """Runs the step; torch's own wrappers reduce gradients before they arrive here."""
-    step(grads, variables)
+    with host.calling_directly():
+        step(grads, variables)
 
 
 def normal(shape: tuple[int, ...], seed: int, step: Any, number: int) -> Tensor:

@@ -7,7 +7,11 @@ from typing import Any
 
 import torch
 from keras.src.backend.torch.core import get_device
-from torch.overrides import TorchFunctionMode
+from torch.overrides import (
+    TorchFunctionMode,
+    _get_current_function_mode,
+    _pop_mode_temporarily,
+)
 
 
 def reads(device: torch.device) -> bool:
@@ -28,6 +32,14 @@ class _Filling(TorchFunctionMode):
 
 def without_waiting() -> contextlib.AbstractContextManager:
     """Python's numbers become tensors without a copy from the host."""
-    if torch.compiler.is_compiling() or reads(torch.device(get_device())):
+    is_on = isinstance(_get_current_function_mode(), _Filling)
+    if is_on or torch.compiler.is_compiling() or reads(torch.device(get_device())):
         return contextlib.nullcontext()
     return _Filling()
+
+
+def calling_directly() -> contextlib.AbstractContextManager:
+    """Leaves `without_waiting`, which each call costs time, where no numbers become tensors."""
+    if isinstance(_get_current_function_mode(), _Filling):
+        return _pop_mode_temporarily()
+    return contextlib.nullcontext()

@@ -20,7 +20,7 @@ Tensor = Any
 # Entries of a block for each thread: weights, gradient, slots and temporaries stay in its cache.
 BLOCK = 131_072
 # On a device nothing is blocked; packing spares launches until copying costs as much.
-_DEVICE_PACK = 1 << 20
+_DEVICE_PACK = 1 << 24
 
 
 class Layout:

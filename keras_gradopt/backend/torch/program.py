@@ -64,7 +64,7 @@ def record(
     else:
         examples = [v.detach() for v in vectors]
     given = [s.clone() for s in scalars]
-    nodes = Nodes(on_host=host.reads(device), blockwise=blockwise)
+    nodes = Nodes(device, on_host=host.reads(device), blockwise=blockwise)
     inputs = [nodes.enter(t, Vector(t.dtype, tuple(t.shape))) for t in examples]
     given_scalars = [nodes.enter(t, Scalar()) for t in given]
     with torch.no_grad(), Recorder(nodes):
@@ -178,7 +178,7 @@ class Program:
         if not self._goes_this_way(known):
             return None
         self._compute(fused.needed, known)
-        scalars = [_as_tensor(known[s]) for s in fused.scalars]
+        scalars = [_as_tensor(known[s], self._nodes.device) for s in fused.scalars]
         return lambda *vectors, shapes=None: fused.function(vectors, scalars)
 
     def _goes_this_way(self, known: Mapping[Scalar, Any]) -> bool:
@@ -204,7 +204,8 @@ class Program:
             if not scalar.is_derived:
                 # As they were recorded: a number among them has been a tensor until it was folded.
                 operands = [
-                    _as_tensor(known[o]) if isinstance(o, Scalar) else o for o in scalar.operands
+                    _as_tensor(known[o], self._nodes.device) if isinstance(o, Scalar) else o
+                    for o in scalar.operands
                 ]
             elif self._nodes.on_host:
                 # Python's numbers: a tensor takes longer to make than to compute.
@@ -218,7 +219,7 @@ class _Variant:
     def __init__(self, nodes: Nodes, inputs: Sequence[Vector], lowered: Lowering) -> None:
         writer = _Writer(inputs, lowered)
         self.source = writer.source
-        self._on_host = nodes.on_host
+        self._on_host, self._device = nodes.on_host, nodes.device
         self._under_roots, self._divisors = lowered.under_roots, lowered.divisors
         self._read = writer.scalars
         read = [scalar for scalar, _ in self._read]
@@ -238,7 +239,8 @@ class _Variant:
             return None
         # ATen takes Python numbers for factors; on the host reading them waits for nothing.
         return [
-            float(known[s]) if kind == "factor" else _as_tensor(known[s]) for s, kind in self._read
+            float(known[s]) if kind == "factor" else _as_tensor(known[s], self._device)
+            for s, kind in self._read
         ]
 
     def over_blocks(self, numbers: list[Any], block: int) -> Mover:
@@ -304,8 +306,11 @@ class _Variant:
         return [t if len(t) == entries else t[:entries] for t in self._workspace]
 
 
-def _as_tensor(value: Any) -> Tensor:
-    return value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float32)
+def _as_tensor(value: Any, device: torch.device) -> Tensor:
+    if isinstance(value, torch.Tensor):
+        return value
+    # Not `torch.tensor`: what it copies from the host waits for the device.
+    return torch.full((), value, dtype=torch.float32, device=device)
 
 
 def _needed(roots: Sequence[Scalar], ordered: Sequence[Scalar]) -> list[Scalar]:

@@ -67,13 +67,14 @@ class Nodes:
     """The recorded operations as a graph in which equal ones are one.
 
     Args:
+        device: Where the tensors lie.
         on_host: Whether the host may read numbers without waiting.
         blockwise: Whether all vectors are of `LENGTH` and coordinates move alone; else shapes are
             what they are, and what depends on vectors may be of any.
     """
 
-    def __init__(self, *, on_host: bool, blockwise: bool) -> None:
-        self.on_host, self.blockwise = on_host, blockwise
+    def __init__(self, device: torch.device, *, on_host: bool, blockwise: bool) -> None:
+        self.device, self.on_host, self.blockwise = device, on_host, blockwise
         self.scalars: list[Scalar] = []
         # What the rule asked about before it went on, and the answers it got.
         self.decisions: list[tuple[Scalar, bool]] = []
