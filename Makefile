@@ -49,7 +49,8 @@ bench: .venv/ready  ## Measure and write docs/benchmarks/ (SCRIPTS="step fit mem
 	for script in $(or $(SCRIPTS),step fit memory service); do \
 	  if [ $$script = service ]; then backend=jax; run service; continue; fi; \
 	  for backend in $(or $(BACKENDS),jax tensorflow torch); do \
-	    run $$script --json $$results/$$script-$$backend.json; \
+	    compiled=; [ $$script-$$backend != step-torch ] || compiled=--compiled; \
+	    run $$script $$compiled --json $$results/$$script-$$backend.json; \
 	  done; \
 	done; \
 	.venv/bin/python -m benchmarks.pages

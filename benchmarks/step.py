@@ -21,8 +21,8 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.parts import machine, results
-from benchmarks.parts.plan import MODES, RULES, chosen
-from benchmarks.parts.sets import SETS, in_words
+from benchmarks.parts.plan import ELEMENTWISE, MODES, RULES, chosen
+from benchmarks.parts.sets import LARGE, SETS, in_words
 from benchmarks.parts.terminal import in_digits, print_table, told
 
 
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
                 *place,
                 rounds=given.rounds,
                 first_calls=given.first_call,
-                compiled=given.compiled,
+                compiled=given.compiled and place[0] in LARGE and place[1] in ELEMENTWISE,
                 tell=tell,
             )
             report["cells"].append(cell)
@@ -73,7 +73,7 @@ def parse(arguments: list[str] | None, backend: str) -> argparse.Namespace:
     parser.add_argument(
         "--compiled",
         action="store_true",
-        help="on torch also jit_compile=True, which takes minutes",
+        help="on torch also jit_compile=True for elementwise rules over large variables",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="keeps the raw seconds here")
     return parser.parse_args(arguments)
