@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from keras_gradopt.arguments import Hyperparameters
 from keras_gradopt.backend.engine import Packing
@@ -63,6 +64,11 @@ def arithmetic(
     if rule.elementwise and len(ws) > _MANY and max(map(len, slots)) < _SLOTS_TO_PACK:
         return rule.arithmetic(ws, gs, slots, shared, h, members)
     given = (list(ws), list(gs), [tuple(own) for own in slots], dict(shared))
+    if _in_xla():
+        if len(ws) <= _MANY:
+            # Compiling the packing takes longer than compiling a rule for each variable.
+            packing = {**packing, "pack_below": 0}
+        return _packed(rule, *given, h, members, rule.arithmetic, packing)
     if not _is_compiled(rule, ws):
         return _packed(rule, *given, h, members, rule.arithmetic, packing)
     rate = h.learning_rate
@@ -249,6 +255,11 @@ def _is_compiled(rule: Any, ws: Sequence[Tensor]) -> bool:
         return False
     pays = rule.elementwise if rule.compiles is None else rule.compiles and len(ws) <= _MANY
     return pays and not _is_metal() and len({w.device for w in ws}) == 1
+
+
+def _in_xla() -> bool:
+    """Whether what is traced now is compiled as a whole."""
+    return bool(GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
 
 
 def _is_metal() -> bool:

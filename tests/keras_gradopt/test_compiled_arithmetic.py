@@ -95,6 +95,19 @@ def test_auto_compiles_what_xla_is_good_at() -> None:
     assert not compiled_calls(kg.Shampoo())
 
 
+def test_a_step_that_is_compiled_as_a_whole_is_neither_packed_nor_compiled_in_parts() -> None:
+    """Both cost more of the compiler than they save in a step."""
+    for choice in ("auto", True, False):
+        optimizer = kg.Adam(jit_compile=choice)
+        variables = [keras.Variable(w) for w in arrays(0)]
+        optimizer.build(variables)
+        gs = [tf.constant(g) for g in arrays(1)]
+        step = tf.function(lambda: optimizer.apply(gs, variables), jit_compile=True)  # noqa: B023
+        graph = step.get_concrete_function().graph.as_graph_def()
+        assert not graph.library.function
+        assert "ConcatV2" not in {node.op for node in graph.node}
+
+
 def test_eager_steps_trace_once() -> None:
     optimizer = kg.Adam(learning_rate=0.1)
     trained(optimizer, in_a_graph=False, steps=1)
