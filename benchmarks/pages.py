@@ -224,7 +224,7 @@ def first_calls(cells: Sequence[Cell]) -> str:
             bound = goals.goal(cell, "ours", "keras", first_call=True)
             verdicts = [f"{ratio:.2f}", *judged(ratio, bound)]
         rows.append([cell["set"], cell["mode"], cell["title"], *shown, *verdicts])
-        if plain := without_clipping(cell, cells):
+        if "ours" in seconds and (plain := without_clipping(cell, cells)):
             ratio = seconds["ours"] / results.first_call(plain, "ours")
             words = f"{cell['title']} / {plain['title']}, ours"
             empty = [""] * len(sides)

@@ -49,6 +49,8 @@ class Adadelta(Optimizer):
     """
 
     elementwise = True
+    # The step and the new slot both read the old slot, of which XLA keeps a copy.
+    compiles = False
     ranges: ClassVar[dict[str, Range]] = {"rho": DECAY_RATE, "epsilon": EPSILON}
 
     def __init__(

@@ -47,6 +47,8 @@ class Lion(Optimizer):
     """
 
     elementwise = True
+    # The step and the new slot both read the old slot, of which XLA keeps a copy.
+    compiles = False
     ranges: ClassVar[dict[str, Range]] = {"beta_1": DECAY_RATE, "beta_2": DECAY_RATE}
 
     def __init__(
