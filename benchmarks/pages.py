@@ -69,7 +69,8 @@ noise.
 ACCELERATOR = """# One optimizer step on an accelerator
 
 As the page on one step, but on a device and by the wall clock: each side queues ten steps and then
-waits for the device (one step where that takes more than 50 ms), in turn, round after round; on JAX each step is waited for.
+waits for the device (one step where that takes more than 50 ms), in turn, round after round.
+On JAX each step is waited for.
 `python -m benchmarks.accelerator` measures where there is a device; `make bench` leaves it out.
 The floor is a copy on the device that moves as many bytes as the rule has to.
 On small models every side is far from it: starting kernels takes longer than running them.

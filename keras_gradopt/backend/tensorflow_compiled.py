@@ -200,7 +200,8 @@ def _compiled_step(
 
 def variable_of(tensor: Tensor) -> Tensor | None:
     """The handle of the variable that a tensor of this graph was just read from."""
-    if tf.executing_eagerly() or tensor.op.type != "ReadVariableOp":
+    # A constant from outside of the graph, such as a gradient that is kept, has no operation.
+    if not hasattr(tensor, "graph") or tensor.op.type != "ReadVariableOp":
         return None
     return tensor.op.inputs[0]
 

@@ -108,6 +108,16 @@ def test_a_step_that_is_compiled_as_a_whole_is_neither_packed_nor_compiled_in_pa
         assert "ConcatV2" not in {node.op for node in graph.node}
 
 
+@pytest.mark.parametrize("choice", ["auto", False])
+def test_a_slot_may_keep_a_gradient_that_is_no_part_of_the_graph(choice: str | bool) -> None:
+    optimizer = kg.Adan(jit_compile=choice)
+    w, g = keras.Variable([1.0, 2.0]), tf.constant([0.5, -0.5])
+    optimizer.build([w])
+    tf.function(lambda: optimizer.apply([g], [w]))()
+    kept = [v for v in optimizer.variables if "last_gradient" in v.path]
+    np.testing.assert_array_equal(kept[0], g)
+
+
 def test_eager_steps_trace_once() -> None:
     optimizer = kg.Adam(learning_rate=0.1)
     trained(optimizer, in_a_graph=False, steps=1)
