@@ -60,9 +60,13 @@ class SAM(EvaluatesLoss, Wrapper):
     ) -> list[Tensor]:
         """The gradients at the worst point of the neighbourhood, to first order."""
         del slots, shared
-        # At a stationary point there is no worst direction; 1e-12 keeps the quotient finite.
-        reach = h.rho / (global_norm(gs) + 1e-12)
-        worst = [w + ops.cast(reach, w.dtype) * g for w, g in zip(ws, gs, strict=True)]  # (2)
+        worst = self.worst(ws, gs, h)
         _, sharp = self.objective.value_and_grad(worst)
         finite = all_finite(sharp)
         return [ops.where(finite, s, g) for s, g in zip(sharp, gs, strict=True)]
+
+    def worst(self, ws: list[Tensor], gs: list[Tensor], h: Hyperparameters) -> list[Tensor]:
+        """The worst point of the neighbourhood, to first order."""
+        # At a stationary point there is no worst direction; 1e-12 keeps the quotient finite.
+        reach = h.rho / (global_norm(gs) + 1e-12)
+        return [w + ops.cast(reach, w.dtype) * g for w, g in zip(ws, gs, strict=True)]  # (2)

@@ -63,6 +63,8 @@ class SWATS(Optimizer):
     """
 
     elementwise = True
+    # The step and the new slots both read the old slots, of which XLA keeps copies.
+    compiles = False
     ranges: ClassVar[dict[str, Range]] = {
         "beta_1": DECAY_RATE,
         "beta_2": DECAY_RATE,

@@ -26,7 +26,7 @@ from tests.keras_gradopt.problems import (
 CLASSES = list(registry.optimizer_classes().values())
 # Rules that run without a bound model, and those whose step is a pure function.
 WITHOUT_OBJECTIVE = [c for c in CLASSES if c.needs == "gradient"]
-PURE = [c for c in CLASSES if c.transition is kg.Optimizer.transition]
+PURE = [c for c in WITHOUT_OBJECTIVE if c.transition is kg.Optimizer.transition]
 
 
 def contract(cls: type) -> tuple:

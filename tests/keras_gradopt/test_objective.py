@@ -186,6 +186,74 @@ def test_sam_follows_its_paper_on_linear_regression() -> None:
         np.testing.assert_allclose(v, expected, rtol=2e-5, atol=2e-6)
 
 
+def linear(x: np.ndarray, y: np.ndarray) -> tuple[keras.Model, list[np.ndarray], Any]:
+    """A linear model, its start, and its loss' gradient in NumPy."""
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)])
+    start = [np.linspace(-1, 1, 5)[:, None], np.array([0.5])]
+    for v, value in zip(model.trainable_variables, start, strict=True):
+        v.assign(value)
+
+    def gradient(w: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
+        error = x @ w + b - y
+        return [2 * x.T @ error / len(x), 2 * error.mean(axis=0)]
+
+    return kg.bind(model), start, gradient
+
+
+def test_asam_follows_its_paper_on_linear_regression() -> None:
+    """Algorithm 1 in NumPy: the neighbourhood is as large as the weights are."""
+    x, y = regression_data(32)
+    model, ws, gradient = linear(x, y)
+    model.compile(kg.ASAM(kg.SGD(0.1), rho=0.3, eta=0.05), loss="mse", jit_compile=JIT)
+    for _ in range(20):
+        gs, ts = gradient(*ws), [np.abs(w) + 0.05 for w in ws]
+        norm = np.sqrt(sum(((t * g) ** 2).sum() for t, g in zip(ts, gs, strict=True)))
+        worst = [w + 0.3 * t**2 * g / norm for w, t, g in zip(ws, ts, gs, strict=True)]
+        ws = [w - 0.1 * s for w, s in zip(ws, gradient(*worst), strict=True)]
+        model.fit(x, y, epochs=1, batch_size=32, verbose=0)
+    for v, expected in zip(values(model.trainable_variables), ws, strict=True):
+        np.testing.assert_allclose(v, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_asam_looks_as_far_after_weights_are_scaled() -> None:
+    """Twice the weights of one layer over half of the next are the same function: Kwon 2021."""
+    x, y = regression_data(32)
+    losses = []
+    for scale in (1.0, 8.0):
+        layers = [keras.layers.Dense(6, "relu", use_bias=False)]
+        layers.append(keras.layers.Dense(1, use_bias=False))
+        model = kg.bind(keras.Sequential([keras.Input((5,)), *layers]))
+        rng = np.random.default_rng(2)
+        for v, factor in zip(model.trainable_variables, (scale, 1 / scale), strict=True):
+            v.assign(factor * rng.normal(size=v.shape))
+        model.compile(kg.ASAM("sgd", rho=0.5, eta=0.0), loss="mse", jit_compile=JIT)
+        objective, ws = at(model, (ops.convert_to_tensor(x), ops.convert_to_tensor(y)))
+        _, gs = objective.value_and_grad(ws)
+        optimizer = model.optimizer
+        worst = optimizer.worst(ws, gs, optimizer.hyperparameters(ops.convert_to_tensor(1)))
+        losses.append(float(objective.value(worst)))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_nag_is_nesterov_s_method_and_sgd_takes_its_path_ahead() -> None:
+    x, y = regression_data(32)
+    model, ws, gradient = linear(x, y)
+    model.compile(kg.NAG(0.05, momentum=0.9), loss="mse", jit_compile=JIT)
+    twin, _, _ = linear(x, y)
+    twin.compile(kg.SGD(0.05, momentum=0.9, nesterov=True), loss="mse", jit_compile=JIT)
+    us = [np.zeros_like(w) for w in ws]
+    for _ in range(20):
+        ahead = [w + 0.9 * u for w, u in zip(ws, us, strict=True)]
+        us = [0.9 * u - 0.05 * g for u, g in zip(us, gradient(*ahead), strict=True)]
+        ws = [w + u for w, u in zip(ws, us, strict=True)]
+        for each in (model, twin):
+            each.fit(x, y, epochs=1, batch_size=32, verbose=0)
+    ahead = [w + 0.9 * u for w, u in zip(ws, us, strict=True)]
+    for found, expected in ((model, ws), (twin, ahead)):
+        for v, array in zip(values(found.trainable_variables), expected, strict=True):
+            np.testing.assert_allclose(v, array, rtol=2e-5, atol=2e-6)
+
+
 def test_evaluations_are_counted() -> None:
     x, y = regression_data()
     model = compiled(kg.SAM("sgd"), bound=True)
