@@ -25,6 +25,7 @@ BOUNDS: dict[str, dict[tuple[str, str, str], tuple[float, float | None]]] = {
         ("large", "adabelief", "ordinary"): (0.7, 0.45),
         ("small", "adam", "keras"): (0.7, 1.0),
         ("small", "adabelief", "ordinary"): (0.2, 0.07),
+        ("small", "lamb", "ordinary"): (0.4, None),
     },
     "jit": {
         ("large", "adam", "keras"): (1.5, 1.0),
@@ -37,6 +38,7 @@ BOUNDS: dict[str, dict[tuple[str, str, str], tuple[float, float | None]]] = {
     },
     "graph": {
         ("large", "adam", "keras"): (1.3, 0.55),
+        ("large", "lion", "keras"): (1.3, 0.55),
         ("small", "adam", "keras"): (1.3, 0.55),
         ("small", "adabelief", "ordinary"): (1.3, None),
     },
