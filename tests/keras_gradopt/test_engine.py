@@ -24,7 +24,9 @@ def made(class_name: str, **arguments: Any) -> Any:
 # Scalars, rows, matrices, a convolution kernel, and one too large to be packed.
 SHAPES = [(), (1,), (5,), (3, 4), (17, 9), (2, 3, 4, 5), (300, 700), (33,), (8, 8)]
 ELEMENTWISE = [
-    m.class_name for m in kg.methods() if getattr(getattr(kg, m.class_name), "elementwise", False)
+    m.class_name
+    for m in kg.methods()
+    if m.needs == "gradient" and getattr(getattr(kg, m.class_name), "elementwise", False)
 ]
 # Decompositions of matrices as large as the one above take seconds.
 SMALL = [shape for shape in SHAPES if int(np.prod(shape)) < 1000]
