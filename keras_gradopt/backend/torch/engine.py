@@ -104,7 +104,7 @@ class Engine:
 
     def _layout(
         self,
-        make: type[Layout],
+        make: Callable[..., Layout],
         ws: Sequence[Tensor],
         slots: Sequence[tuple[Tensor, ...]],
         members: Sequence[Hashable],
@@ -128,7 +128,8 @@ class Engine:
         members: Sequence[Hashable],
     ) -> None:
         movers: dict[Hashable, Mover] = {}
-        for pack in self._layout(Vectors, ws, slots, members).packs:
+        make = partial(Vectors, compiled=now.rule.jit_compile is True)
+        for pack in self._layout(make, ws, slots, members).packs:
             first = ws[pack.positions[0]]
             kind = (pack.member, len(pack.slots), first.dtype, first.device)
             if kind not in movers:

@@ -21,6 +21,8 @@ Tensor = Any
 BLOCK = 131_072
 # On a device nothing is blocked; packing spares launches until copying costs as much.
 _DEVICE_PACK = 1 << 24
+# A call of a compiled function takes as long to start as to move some hundred thousand entries.
+_COMPILED_PACK = 1 << 20
 
 
 class Layout:
@@ -73,13 +75,16 @@ class Vectors(Layout):
         ws: Sequence[Tensor],
         slots: Sequence[tuple[Tensor, ...]],
         members: Sequence[Hashable],
+        *,
+        compiled: bool = False,
     ) -> None:
         super().__init__(ws, slots, members)
         limit = _limit(ws)
+        most = max(limit, _COMPILED_PACK) if compiled else limit
         self.packs = [
             Pack(part, [slots[i] for i in part], members[part[0]])
             for positions in engine.packs(True, ws, slots, members, limit)
-            for part in _filled(positions, [w.numel() for w in ws], limit)
+            for part in _filled(positions, [w.numel() for w in ws], most)
         ]
         self._note_places()
 
