@@ -179,6 +179,9 @@ def config_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
     """What `keras.optimizers.deserialize` takes, without the name that Keras counts up."""
     config: dict[str, Any] = keras.saving.serialize_keras_object(optimizer)
     config["config"]["name"] = None
+    if type(optimizer).__module__.startswith("keras."):
+        # On torch Keras names a private class of its own, which other backends cannot load.
+        config |= {"module": "keras.optimizers", "registered_name": None}
     return config
 
 
