@@ -18,7 +18,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.parts import machine, results
-from benchmarks.parts.plan import EAGER, RULES
+from benchmarks.parts.plan import MODES, RULES, chosen
 from benchmarks.parts.results import FLOOR
 from benchmarks.parts.sets import SETS, in_words
 from benchmarks.parts.terminal import in_digits, print_table, told
@@ -39,16 +39,14 @@ def main(arguments: list[str] | None = None) -> None:
         "machine": machine.describe() | {"device": device.name},
         "cells": [],
     }
-    todo = [
-        (name, rule)
-        for name in given.sets or EAGER
-        for rule in given.rules or EAGER[name]
-        if given.rules is None or rule in given.rules
-    ]
-    for (name, rule), tell in told(todo, ", ".join):
-        report["cells"].append(measured(device, name, rule, given.rounds, tell))
-        results.save(report, given.json)
-        print_table(table(report["cells"][-1]))
+    todo = chosen(MODES[machine.backend()], given.sets, given.rules)
+    try:
+        for place, tell in told(todo, ", ".join):
+            report["cells"].append(measured(device, *place, given.rounds, tell))
+            results.save(report, given.json)
+            print_table(table(report["cells"][-1]))
+    except KeyboardInterrupt:
+        sys.exit(f"stopped after {len(report['cells'])} of {len(todo)} cells")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -56,13 +54,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sets", nargs="+", choices=list(SETS), help="only these variables")
     parser.add_argument("--rules", nargs="+", choices=RULES, help="only these rules")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=9, help="at least 1")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keeps the raw seconds here")
     return parser.parse_args(arguments)
 
 
 class _Device:
-    """The accelerator of a backend: how to wait for it, and how long its memory takes."""
+    """The accelerator of a backend: its name, how to wait for it, and a copy on it."""
 
     def __init__(self, backend: str) -> None:
         if backend == "torch":
@@ -103,7 +101,7 @@ class _Device:
 
 
 def measured(
-    device: _Device, name: str, rule: str, rounds: int, tell: Callable[[str], Any]
+    device: _Device, name: str, rule: str, mode: str, rounds: int, tell: Callable[[str], Any]
 ) -> dict[str, Any]:
     """The figures of one cell, ready for JSON."""
     from benchmarks.parts import floor
@@ -113,7 +111,6 @@ def measured(
 
     method, shapes = METHODS[rule], SETS[name]
     tell("building")
-    mode = "jit" if all_sides.BACKEND == "jax" else "eager"
     sides = all_sides.sides(rule, method, shapes, mode)
     del sides[FLOOR]
     touched = floor.traffic(method.make_ours(), shapes)
