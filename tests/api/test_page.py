@@ -112,9 +112,9 @@ def test_an_answer_leaves_alone_what_one_is_doing(opened: Opened) -> None:
     answer, epochs = page.locator("#answer"), page.get_by_label("Epochs")
     answer.get_by_text("stable_steps=4620").wait_for()
     answer.get_by_text("What else was considered").click()
-    epochs.fill("2000")
+    # Every form on the way has an answer: on a slow machine each of them is asked for.
+    epochs.fill("200")
     epochs.press("Home")
-    epochs.press("Delete")
     epochs.press("4")
     epochs.press("Delete")
     answer.get_by_text("stable_steps=13200").wait_for()
