@@ -29,7 +29,7 @@ class Rule(Arguments):
     """
 
     # What a rule needs beyond gradients; the word that `bind`, tests and the recommender read.
-    needs: ClassVar[str] = "gradient"
+    needs: str = "gradient"
     # True for rules whose coordinates move alone, and whose `measure` asks no variable apart from
     # the others: the engine may pack their variables.
     elementwise: ClassVar[bool] = False
@@ -49,7 +49,7 @@ class Rule(Arguments):
     # Whether half-precision weights get a companion that holds the digits they drop.
     keeps_lost_digits: ClassVar[bool] = True
     # Gradients of the loss that one step evaluates, the one Keras hands over included.
-    gradient_evaluations_per_step: ClassVar[float] = 1.0
+    gradient_evaluations_per_step: float = 1.0
     ranges: ClassVar[dict[str, Range]] = {
         "learning_rate": LEARNING_RATE,
         "weight_decay": NON_NEGATIVE,

@@ -251,6 +251,11 @@ def _twice_differentiable_moments() -> Iterator[None]:
         tf.nn.moments = original
 
 
+def compiled(f: Callable) -> Callable:
+    """A function of tensors, in lists and tuples, as one graph."""
+    return tf.function(f, reduce_retracing=True)
+
+
 def frozen(variables: Sequence[Any]) -> list:
     """Copies of the variables' present values, which later assignments leave alone."""
     return [tf.identity(v.value) for v in variables]

@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from keras import ops
+
 from keras_gradopt import objective as objectives
+from keras_gradopt.arguments import Hyperparameters, positive_int
 from keras_gradopt.objective import Objective
 from keras_gradopt.optimizer import Optimizer
+from keras_gradopt.slot import Slot
 
+Tensor = Any
 Variable = Any
 
 
@@ -24,7 +29,7 @@ class EvaluatesLoss(Optimizer):
         evaluations: What all steps so far computed, in gradients of the loss: a Keras variable.
     """
 
-    needs: ClassVar[str] = "closure"
+    needs: str = "closure"
     objective: Objective
 
     def build(self, variables: Sequence[Variable]) -> None:
@@ -47,10 +52,12 @@ class EvaluatesLoss(Optimizer):
     def _apply_dense(self, grads: list[Any], variables: list[Variable]) -> None:
         offered = objectives.current()
         if offered is None:
+            dataset = ", dataset=(x, y)" if self.needs == "dataset" else ""
             raise RuntimeError(
                 f"{type(self).__name__} evaluates the loss again and needs a bound model. Call "
-                "keras_gradopt.bind(model) before fit (again after load_model or clone_model). On "
-                "JAX, Keras loses the values of a model whose first step fails: load it anew."
+                f"keras_gradopt.bind(model{dataset}) before fit (again after load_model or "
+                "clone_model). On JAX, Keras loses the values of a model whose first step fails: "
+                "load it anew."
             )
         # A local name would not do: rules reach the objective from `before` and `update`.
         object.__setattr__(self, "objective", offered.over(variables))
@@ -60,3 +67,117 @@ class EvaluatesLoss(Optimizer):
             self.evaluations.assign_add(1.0 + self.objective.evaluations)
         finally:
             object.__setattr__(self, "objective", None)
+
+
+class EstimatesGradient(EvaluatesLoss):
+    """Base of rules that step along an estimate of the full gradient, kept from step to step.
+
+    A rule writes `estimated`, and `update` for the step along the estimate, whose `g` it is.
+    Gradient transforms act on the estimate that the step takes, not on the one that is kept; weight
+    decay is decoupled and no part of it. Slots are `estimated`'s alone: `update` gets none.
+    """
+
+    gradient_evaluations_per_step = 2.0
+
+    def estimated(
+        self,
+        ws: list[Tensor],
+        gs: list[Tensor],
+        slots: list[tuple[Tensor, ...]],
+        shared: dict[str, Tensor],
+        h: Hyperparameters,
+    ) -> tuple[list[Tensor], list[tuple[Tensor, ...]], dict[str, Tensor]]:
+        """The estimate from this minibatch's gradients, and new slots and shared slots.
+
+        Args:
+            ws: Weights, which the step may overwrite: a slot that keeps them takes a copy.
+            gs: The minibatch's gradients there.
+            slots: Per variable, its slots.
+            shared: The shared slots.
+            h: Hyper-parameters of this step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define estimated.")
+
+    def _stepped(
+        self, state: dict[str, Any], gs: list[Tensor], variables: Sequence[Variable]
+    ) -> dict[str, Any]:
+        h = self.hyperparameters(self.iterations + 1, **self._clock_overrides())
+        vs, slots, shared = self.estimated(state["ws"], gs, state["slots"], state["shared"], h)
+        bare = {**state, "slots": [() for _ in slots], "shared": shared}
+        return {**super()._stepped(bare, vs, variables), "slots": slots}
+
+    def update(self, w: Tensor, g: Tensor, *slots: Tensor, h: Hyperparameters) -> tuple:
+        """One step for one variable, along the estimate."""
+        return (w - h.learning_rate * g, *slots)
+
+
+class TakesFullGradient(EstimatesGradient):
+    """Base of rules that start their estimate from the gradient over the whole dataset.
+
+    A model bound with `keras_gradopt.bind(model, dataset=...)` computes it between steps, when
+    `steps_to_pass` says that it is due, and hands it over by `take_full_gradient`. The two slots of
+    a variable are then the weights at that moment, and the full gradient at them.
+
+    Args:
+        learning_rate: Step size, at least 0.
+        snapshot_interval: Steps from one full pass to the next, at least 1; None is
+            `passes_are_apart` times the dataset's minibatches.
+        **kwargs: Common arguments, see `keras_gradopt.Optimizer`.
+    """
+
+    needs = "dataset"
+    # Names of the two slots, and epochs between passes where no interval is given.
+    kept: ClassVar[tuple[str, str]]
+    passes_are_apart: ClassVar[int]
+
+    def __init__(
+        self, learning_rate: Any = 0.1, snapshot_interval: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        if snapshot_interval is not None:
+            snapshot_interval = positive_int("snapshot_interval", snapshot_interval)
+        self.declare(snapshot_interval=snapshot_interval)
+
+    def slots(self, shape: tuple[int, ...]) -> Sequence[Slot]:
+        """Weights of an earlier moment, and the gradient that is known of them."""
+        weights, gradient = self.kept
+        return (Slot(weights, initial=lambda w: w), Slot(gradient))
+
+    def shared_slots(self) -> Sequence[Slot]:
+        """Steps since the last full pass, its minibatches, and whether its gradient was finite."""
+        names = ("steps_since_pass", "minibatches", "has_full_gradient")
+        return [Slot(name, shape=()) for name in names]
+
+    def steps_to_pass(self) -> int:
+        """Steps until the next full pass; none or less where it is due. Not within a step."""
+        since, minibatches = (
+            int(ops.convert_to_numpy(self._shared[name].value))
+            for name in ("steps_since_pass", "minibatches")
+        )
+        if not minibatches:
+            return 0
+        return (self.snapshot_interval or self.passes_are_apart * minibatches) - since
+
+    def take_full_gradient(
+        self, variables: Sequence[Variable], gs: list[Tensor], minibatches: int, is_finite: bool
+    ) -> None:
+        """Starts the estimate anew from the gradient over the dataset. Not within a step.
+
+        Args:
+            variables: The variables of `build`.
+            gs: The full gradient at their present values.
+            minibatches: Minibatches that it was computed in, which `evaluations` counts.
+            is_finite: Whether it is finite; else steps take minibatches' gradients.
+        """
+        state = self._read(variables)
+        if is_finite:
+            state["slots"] = [(ops.copy(w), g) for w, g in zip(state["ws"], gs, strict=True)]
+        numbers = {
+            "steps_since_pass": 0.0,
+            "minibatches": float(minibatches),
+            "has_full_gradient": float(is_finite),
+        }
+        for name, number in numbers.items():
+            state["shared"][name] = ops.convert_to_tensor(number, "float32")
+        self._write(variables, state)
+        self.evaluations.assign_add(float(minibatches))

@@ -193,6 +193,19 @@ def hvp(f: Callable[[list], Tensor], ws: list, vs: list) -> list:
     ]
 
 
+def compiled(f: Callable) -> Callable:
+    """The function itself: torch runs it as it stands."""
+    return f
+
+
+def draw_anew(seeds: Sequence[Any]) -> None:
+    """`common.draw_anew`, and one draw from the global generators: see `random_state`."""
+    common.draw_anew(seeds)
+    torch.rand(())
+    if torch.cuda.is_available():
+        torch.rand((), device="cuda")
+
+
 def frozen(variables: Sequence[Any]) -> list:
     """Copies of the variables' present values, which later assignments leave alone."""
     return [v.value.detach().clone() for v in variables]
