@@ -35,8 +35,9 @@ class STORM(EstimatesGradient):
         learning_rate: $k$, at least 0: a number or a schedule. With `share` it is the step size.
         share: $a$ in [0, 1], a number or a schedule, from the second step on; None finds $a_t$ and
             the rate by the equations above. 1 is SGD.
-        share_factor: $c$, at least 0: the larger, the sooner old gradients are forgotten; the paper
-            tunes it in powers of 10. Without meaning where `share` is given.
+        share_factor: $c$, at least 0: a small one keeps the errors of early minibatches for long,
+            a large one is SGD; the paper tunes it in powers of 10. Without meaning where `share` is
+            given.
         offset: $\omega$ above 0, in squared units of the gradient: it limits the first steps.
             Without meaning where `share` is given.
         **kwargs: Common arguments, see `keras_gradopt.Optimizer`. Clipping and other transforms see
@@ -68,7 +69,7 @@ class STORM(EstimatesGradient):
         self,
         learning_rate: Any = 0.1,
         share: Any = None,
-        share_factor: Any = 10.0,
+        share_factor: Any = 100.0,
         offset: Any = 0.1,
         **kwargs: Any,
     ) -> None:
