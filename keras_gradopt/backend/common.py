@@ -33,6 +33,12 @@ def stateful_train_step(keras_step: Callable, offer: Callable, watch: Any) -> Ca
     return step
 
 
+def draw_anew(seeds: Sequence[Any]) -> None:
+    """Moves the variables in which Keras counts random draws on, as one draw from each does."""
+    for seed in seeds:
+        seed.assign(seed + ops.cast(ops.convert_to_tensor([0, 1]), seed.dtype))
+
+
 def arithmetic(rule: Any, *args: Any, **kwargs: Any) -> tuple[list, list, dict]:
     """The arithmetic of a step as it is, `Rule.arithmetic`, on a backend that need not pack it."""
     return rule.arithmetic(*args, **kwargs)

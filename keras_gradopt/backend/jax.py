@@ -133,6 +133,11 @@ def eagerly(f: Callable) -> Callable:
     return f
 
 
+def compiled(f: Callable) -> Callable:
+    """A function of arrays, in lists and tuples, as one program."""
+    return jax.jit(f)
+
+
 def frozen(variables: Sequence[Any]) -> list:
     """The variables' present values."""
     return [v.value for v in variables]
@@ -144,9 +149,9 @@ def random_state() -> None:
 
 
 @contextlib.contextmanager
-def replayed(state: None) -> Iterator[None]:
-    """Runs with the random state of `random_state`."""
-    del state
+def replayed(state: None, *, double: bool = False) -> Iterator[None]:
+    """Runs with the random state of `random_state`; float64 stays what it is."""
+    del state, double
     yield
 
 

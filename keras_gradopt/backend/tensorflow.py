@@ -291,6 +291,11 @@ def eagerly(f: Callable) -> Callable:
     return f
 
 
+def compiled(f: Callable) -> Callable:
+    """A function of tensors, in lists and tuples, as one graph."""
+    return tf.function(f, reduce_retracing=True)
+
+
 def frozen(variables: Sequence[Any]) -> list:
     """Copies of the variables' present values, which later assignments leave alone."""
     return [tf.identity(v.value) for v in variables]
@@ -302,7 +307,7 @@ def random_state() -> None:
 
 
 @contextlib.contextmanager
-def replayed(state: None) -> Iterator[None]:
-    """Runs with the random state of `random_state`."""
-    del state
+def replayed(state: None, *, double: bool = False) -> Iterator[None]:
+    """Runs with the random state of `random_state`; float64 stays what it is."""
+    del state, double
     yield

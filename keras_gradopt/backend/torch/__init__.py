@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from keras.src.backend import in_stateless_scope
+from keras.src.backend.common import dtypes
 from keras.src.backend.torch.core import get_device
 from torch._utils import _flatten_dense_tensors
 
@@ -236,6 +237,19 @@ def eagerly(f: Callable) -> Callable:
     return torch.compiler.disable(f)
 
 
+def compiled(f: Callable) -> Callable:
+    """The function itself: torch runs it as it stands."""
+    return f
+
+
+def draw_anew(seeds: Sequence[Any]) -> None:
+    """`common.draw_anew`, and one draw from the global generators: see `random_state`."""
+    common.draw_anew(seeds)
+    torch.rand(())
+    if torch.cuda.is_available():
+        torch.rand((), device="cuda")
+
+
 def frozen(variables: Sequence[Any]) -> list:
     """Copies of the variables' present values, which later assignments leave alone."""
     return [v.value.detach().clone() for v in variables]
@@ -250,10 +264,27 @@ def random_state() -> list[Tensor]:
 
 
 @contextlib.contextmanager
-def replayed(state: list[Tensor]) -> Iterator[None]:
-    """Runs with the random state of `random_state`, and puts the present one back after it."""
-    with torch.random.fork_rng():
+def replayed(state: list[Tensor], *, double: bool = False) -> Iterator[None]:
+    """Runs with the random state of `random_state`, and puts the present one back after it.
+
+    Args:
+        state: From `random_state`.
+        double: Keeps float64 as it is. Keras 3.15 on torch promotes it to float32 in many
+            operations, matrix products and the mean of a loss among them, and differences of such
+            losses drown in rounding.
+    """
+    with torch.random.fork_rng(), _double() if double else contextlib.nullcontext():
         torch.set_rng_state(state[0])
         if len(state) > 1:
             torch.cuda.set_rng_state_all(state[1:])
         yield
+
+
+@contextlib.contextmanager
+def _double() -> Iterator[None]:
+    before = dtypes.BIT64_TO_BIT32_DTYPE["float64"]
+    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
+    try:
+        yield
+    finally:
+        dtypes.BIT64_TO_BIT32_DTYPE["float64"] = before
