@@ -256,6 +256,17 @@ def frozen(variables: Sequence[Any]) -> list:
     return [tf.identity(v.value) for v in variables]
 
 
+def present(model: Any, last: Any = None) -> tuple[list[Tensor], list[Tensor]]:
+    """The values that a model has now: of the trainable variables, and of the others."""
+    del last
+    return frozen(model.trainable_variables), frozen(model.non_trainable_variables)
+
+
+def compiled(f: Callable) -> Callable:
+    """A function of tensors, compiled once for each set of shapes."""
+    return tf.function(f, autograph=False)
+
+
 def random_state() -> None:
     """Keras keeps TensorFlow's random state in variables, which `frozen` holds."""
     return

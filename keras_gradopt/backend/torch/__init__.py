@@ -198,6 +198,19 @@ def frozen(variables: Sequence[Any]) -> list:
     return [v.value.detach().clone() for v in variables]
 
 
+def present(model: Any, last: Any = None) -> tuple[list[Tensor], list[Tensor]]:
+    """The values that a model has now, until it steps: trainable variables', and the others'."""
+    del last
+    groups = model.trainable_variables, model.non_trainable_variables
+    trainable, non_trainable = ([v.value.detach() for v in group] for group in groups)
+    return trainable, non_trainable
+
+
+def compiled(f: Callable) -> Callable:
+    """The function itself: compiling takes torch longer than some hundred calls."""
+    return f
+
+
 def random_state() -> list[Tensor]:
     """The global generators' state: Dropout layers without a seed draw from them."""
     states = [torch.get_rng_state()]
