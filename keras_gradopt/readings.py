@@ -79,7 +79,7 @@ class Readings:
         By `"loss"`, the example's loss. By `"gradient_norm"`, the norm of its loss' gradient with
         respect to what enters the activation of the model's last layer, which bounds the norm of
         the whole gradient up to a factor that all examples share (Katharopoulos and Fleuret 2018,
-        equations 18 to 20). Activations that are no function in `_BEFORE` count as linear.
+        Section 3.2). Activations that are no function in `_BEFORE` count as linear.
 
         Args:
             values: From `values`.
