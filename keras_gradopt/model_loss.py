@@ -11,6 +11,7 @@ from keras import ops
 from keras.src.trainers.data_adapters import data_adapter_utils
 
 from keras_gradopt import backend, likelihood
+from keras_gradopt.tensors import is_double
 
 Tensor = Any
 
@@ -24,6 +25,9 @@ class ModelLoss:
         trainable: Values of the trainable variables; None are the present ones.
         non_trainable: Values of the other variables; None are the present ones.
         metrics: Values of the metrics' variables; None are the present ones.
+
+    Attributes:
+        is_double: Whether there are float64 weights.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class ModelLoss:
         self._model = model
         self._x, self._y, self._sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
         self._variables = list(model.trainable_variables)
+        self.is_double = any(is_double(v) for v in self._variables)
         self._trainable = backend.frozen(self._variables) if trainable is None else trainable
         self._non_trainable = (
             backend.frozen(model.non_trainable_variables)

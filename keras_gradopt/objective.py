@@ -13,7 +13,7 @@ from keras import ops
 from keras_gradopt import backend, likelihood
 from keras_gradopt.likelihood import Normal
 from keras_gradopt.model_loss import ModelLoss
-from keras_gradopt.tensors import either, is_double
+from keras_gradopt.tensors import either
 
 Tensor = Any
 Fisher = Literal["exact", "mc", "empirical"]
@@ -49,7 +49,6 @@ class Objective(ModelLoss):
     def __init__(self, *args: Any, loss_scale: Any = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._random_state = backend.random_state()
-        self._double = any(is_double(v) for v in self._variables)
         self._loss_scale = loss_scale
         self.evaluations: Any = 0.0
 
@@ -278,7 +277,7 @@ class Objective(ModelLoss):
         return found
 
     def _replayed(self) -> contextlib.AbstractContextManager:
-        return backend.replayed(self._random_state, double=self._double)
+        return backend.replayed(self._random_state, double=self.is_double)
 
     def _scaled_loss(self, ws: Sequence[Tensor]) -> Tensor:
         loss = self._loss(ws)

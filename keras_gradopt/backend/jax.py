@@ -134,13 +134,45 @@ def eagerly(f: Callable) -> Callable:
 
 
 def compiled(f: Callable) -> Callable:
-    """A function of arrays, in lists and tuples, as one program."""
+    """A function of arrays, in lists and tuples, compiled once for each set of shapes."""
     return jax.jit(f)
 
 
 def frozen(variables: Sequence[Any]) -> list:
     """The variables' present values."""
     return [v.value for v in variables]
+
+
+def present(
+    model: Any, last: tuple[list[Tensor], list[Tensor]] | None = None
+) -> tuple[list[Tensor], list[Tensor]] | None:
+    """The values that a model has now: of the trainable variables, and of the others.
+
+    Inside `fit` the variables are empty while a step runs and while its data are fetched: the
+    trainer holds the values then, from the end of the first step on.
+
+    Args:
+        model: The model.
+        last: What was returned between two steps, which holds until the first of them runs.
+
+    Returns:
+        None where the values are out of reach, in the middle of several steps that run as one.
+    """
+    held = getattr(model, "_jax_state", None) or {}
+
+    def values(name: str) -> list[Tensor] | None:
+        variables = getattr(model, name)
+        own = [v._value for v in variables]
+        if any(v is None for v in own):
+            own = list(held.get(name) or ())
+        return own if len(own) == len(variables) else None
+
+    trainable, non_trainable = values("trainable_variables"), values("non_trainable_variables")
+    if trainable is not None and non_trainable is not None:
+        last = trainable, non_trainable
+    if last is None or any(getattr(v, "is_deleted", bool)() for v in (*last[0], *last[1])):
+        return None
+    return last
 
 
 def random_state() -> None:

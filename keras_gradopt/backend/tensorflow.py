@@ -292,13 +292,19 @@ def eagerly(f: Callable) -> Callable:
 
 
 def compiled(f: Callable) -> Callable:
-    """A function of tensors, in lists and tuples, as one graph."""
-    return tf.function(f, reduce_retracing=True)
+    """A function of tensors, in lists and tuples, as one graph for each set of shapes."""
+    return tf.function(f, autograph=False, reduce_retracing=True)
 
 
 def frozen(variables: Sequence[Any]) -> list:
     """Copies of the variables' present values, which later assignments leave alone."""
     return [tf.identity(v.value) for v in variables]
+
+
+def present(model: Any, last: Any = None) -> tuple[list[Tensor], list[Tensor]]:
+    """The values that a model has now: of the trainable variables, and of the others."""
+    del last
+    return frozen(model.trainable_variables), frozen(model.non_trainable_variables)
 
 
 def random_state() -> None:

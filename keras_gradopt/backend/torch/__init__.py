@@ -238,7 +238,7 @@ def eagerly(f: Callable) -> Callable:
 
 
 def compiled(f: Callable) -> Callable:
-    """The function itself: torch runs it as it stands."""
+    """The function itself: compiling takes torch longer than some hundred calls."""
     return f
 
 
@@ -253,6 +253,14 @@ def draw_anew(seeds: Sequence[Any]) -> None:
 def frozen(variables: Sequence[Any]) -> list:
     """Copies of the variables' present values, which later assignments leave alone."""
     return [v.value.detach().clone() for v in variables]
+
+
+def present(model: Any, last: Any = None) -> tuple[list[Tensor], list[Tensor]]:
+    """The values that a model has now, until it steps: trainable variables', and the others'."""
+    del last
+    groups = model.trainable_variables, model.non_trainable_variables
+    trainable, non_trainable = ([v.value.detach() for v in group] for group in groups)
+    return trainable, non_trainable
 
 
 def random_state() -> list[Tensor]:
