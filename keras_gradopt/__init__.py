@@ -1,7 +1,8 @@
 """Every optimization method that practitioners know, as Keras 3 optimizers on three backends.
 
 The public names are the optimizer classes (`keras_gradopt.Adam`, ...), the folders `schedules`,
-`transforms` and `callbacks`, and the functions `bind`, `get`, `methods` and `update_batch_norm`.
+`transforms`, `callbacks` and `curvature`, and the functions `bind`, `get`, `methods` and
+`update_batch_norm`.
 Importing this package does not import Keras; touching a class does.
 """
 
@@ -22,7 +23,7 @@ _FUNCTIONS = {
     "Optimizer": "optimizer",
     "update_batch_norm": "batch_norm",
 }
-_FOLDERS = (*registry.OTHER_FAMILIES, "callbacks")
+_FOLDERS = (*registry.OTHER_FAMILIES, "callbacks", "curvature")
 
 
 def __getattr__(name: str) -> Any:

@@ -35,6 +35,8 @@ class Objective:
         metrics: Values of the metrics' variables; None are the present ones.
         loss_scale: Factor on the loss while differentiating, against underflow in float16;
             gradients come back unscaled.
+        training: Whether the model runs as in training, with dropout and BatchNorm's statistics of
+            the minibatch; False is the loss that `evaluate` measures.
 
     Attributes:
         evaluations: What was computed so far, in gradients: a value counts 1/3, a value with its
@@ -49,6 +51,7 @@ class Objective:
         non_trainable: Sequence[Tensor] | None = None,
         metrics: Sequence[Tensor] | None = None,
         loss_scale: Any = 1.0,
+        training: bool = True,
     ) -> None:
         self._model = model
         self._x, self._y, self._sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
@@ -62,6 +65,7 @@ class Objective:
         self._metrics = backend.frozen(model.metrics_variables) if metrics is None else metrics
         self._random_state = backend.random_state()
         self._loss_scale = loss_scale
+        self._training = training
         self._moving = list(range(len(self._variables)))
         self.evaluations = 0.0
 
@@ -113,7 +117,7 @@ class Objective:
         trainable = list(self._trainable)
         for i, w in zip(self._moving, ws, strict=True):
             trainable[i] = ops.cast(w, self._variables[i].dtype)
-        training = {"training": True} if model._call_has_training_arg else {}
+        training = {"training": self._training} if model._call_has_training_arg else {}
         y_pred, non_trainable, losses = model.stateless_call(
             trainable, self._non_trainable, self._x, return_losses=True, **training
         )
@@ -129,7 +133,7 @@ class Objective:
                 y=self._y,
                 y_pred=y_pred,
                 sample_weight=self._sample_weight,
-                training=True,
+                training=self._training,
             )
         finally:
             model._losses_override = before

@@ -109,6 +109,11 @@ def hvp(f: Callable[[list], Tensor], ws: list, vs: list) -> list:
     return jax.jvp(jax.grad(f), (list(ws),), (list(vs),))[1]
 
 
+def compiled(f: Callable) -> Callable:
+    """The same function, compiled once for each of its arguments' shapes."""
+    return jax.jit(f)
+
+
 def frozen(variables: Sequence[Any]) -> list:
     """The variables' present values."""
     return [v.value for v in variables]

@@ -251,6 +251,11 @@ def _twice_differentiable_moments() -> Iterator[None]:
         tf.nn.moments = original
 
 
+def compiled(f: Callable) -> Callable:
+    """The same function, compiled once for each of its arguments' shapes."""
+    return tf.function(f, autograph=False)
+
+
 def frozen(variables: Sequence[Any]) -> list:
     """Copies of the variables' present values, which later assignments leave alone."""
     return [tf.identity(v.value) for v in variables]
