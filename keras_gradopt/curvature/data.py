@@ -62,6 +62,19 @@ class Minibatches:
         if sum(a.nbytes for a in leaves if a is not None) <= _KEPT_BYTES:
             self._kept = [_tensors(part) for part in self._parts]
 
+    def regrouped(self, groups: int) -> Minibatches:
+        """The same rows in at least so many minibatches, or in as many as there are rows.
+
+        Args:
+            groups: At least 1.
+        """
+        if len(self) >= min(groups, self.rows):
+            return self
+        whole = keras.tree.map_structure(
+            lambda *parts: None if parts[0] is None else np.concatenate(parts), *self._parts
+        )
+        return Minibatches(*whole, max(self.rows // groups, 1))
+
     def __len__(self) -> int:
         return len(self._parts)
 

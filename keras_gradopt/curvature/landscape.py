@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypedDict
@@ -137,6 +138,16 @@ class Landscape:
         )
         self.position = self.flat([ops.convert_to_numpy(_float(v.value)) for v in self.variables])
         self._here = self._tensor(self.position)
+
+    def in_groups(self, groups: int) -> Landscape:
+        """The same landscape with its data in at least so many minibatches, for noise.
+
+        Args:
+            groups: At least 1.
+        """
+        other = copy.copy(self)
+        other.data = self.data.regrouped(groups)
+        return other
 
     # --- vectors ---
 

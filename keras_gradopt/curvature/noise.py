@@ -97,9 +97,9 @@ def gradient_noise_scale(
         arXiv:1812.06162, 2018, Appendix A.1. The jackknife, Efron, Stein. The jackknife estimate
         of variance. Annals of Statistics 9, 1981, is ours.
     """
-    if "batch_size" not in options and hasattr(x, "shape"):
-        options = {**options, "batch_size": max(int(x.shape[0]) // 32, 1)}
     landscape = landscape_of(model, x, y, options)
+    if "batch_size" not in options:
+        landscape = landscape.in_groups(32)
     return noise_scale(landscape.gradients, landscape.data.sizes)
 
 
