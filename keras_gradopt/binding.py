@@ -63,7 +63,9 @@ def bind(model: keras.Model) -> keras.Model:
                 around.enter_context(loss_watched())
             if needs_objective(model.optimizer):
                 scale = _loss_scale(model.optimizer, optimizer)
-                objective = Objective(model, data, trainable, non_trainable, metrics, scale)
+                objective = Objective(
+                    model, data, trainable, non_trainable, metrics, loss_scale=scale
+                )
                 around.enter_context(offered(objective))
             yield
 

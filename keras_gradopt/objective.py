@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal
 
-import keras
 from keras import ops
-from keras.src.trainers.data_adapters import data_adapter_utils
 
-from keras_gradopt import backend
+from keras_gradopt import backend, likelihood
+from keras_gradopt.likelihood import Normal
+from keras_gradopt.model_loss import ModelLoss
+from keras_gradopt.tensors import either
 
 Tensor = Any
+Fisher = Literal["exact", "mc", "empirical"]
 
 _current: ContextVar[Objective | None] = ContextVar("keras_gradopt_objective", default=None)
 
@@ -21,7 +24,7 @@ _current: ContextVar[Objective | None] = ContextVar("keras_gradopt_objective", d
 _watched: ContextVar[bool] = ContextVar("keras_gradopt_watched", default=False)
 
 
-class Objective:
+class Objective(ModelLoss):
     """The loss of one minibatch at any weights, with everything else held still.
 
     The minibatch, BatchNorm statistics, and dropout masks are those of the step in progress, so the
@@ -43,54 +46,31 @@ class Objective:
             gradient 1, a Hessian-vector product 3.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        data: Any,
-        trainable: Sequence[Tensor] | None = None,
-        non_trainable: Sequence[Tensor] | None = None,
-        metrics: Sequence[Tensor] | None = None,
-        loss_scale: Any = 1.0,
-        training: bool = True,
-    ) -> None:
-        self._model = model
-        self._x, self._y, self._sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
-        self._variables = list(model.trainable_variables)
-        self._trainable = backend.frozen(self._variables) if trainable is None else trainable
-        self._non_trainable = (
-            backend.frozen(model.non_trainable_variables)
-            if non_trainable is None
-            else non_trainable
-        )
-        self._metrics = backend.frozen(model.metrics_variables) if metrics is None else metrics
+    def __init__(self, *args: Any, loss_scale: Any = 1.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._random_state = backend.random_state()
         self._loss_scale = loss_scale
-        self._training = training
-        self._moving = list(range(len(self._variables)))
-        self.evaluations = 0.0
-
-    def over(self, variables: Sequence[Any]) -> Objective:
-        """Restricts the objective to some of the model's variables, the rest held still.
-
-        Args:
-            variables: Trainable variables of the model, in the order in which weights are given.
-        """
-        position = {id(v): i for i, v in enumerate(self._variables)}
-        unknown = [v for v in variables if id(v) not in position]
-        if unknown:
-            raise ValueError(
-                f"The bound model has no trainable variable {unknown[0].path!r}. An optimizer that "
-                "evaluates the loss must train the model that was bound, and all of its variables "
-                "must be known since `compile`."
-            )
-        self._moving = [position[id(v)] for v in variables]
-        return self
+        self.evaluations: Any = 0.0
 
     def value(self, ws: Sequence[Tensor]) -> Tensor:
         """The loss at `ws`, a scalar."""
         self.evaluations += 1 / 3
         with backend.replayed(self._random_state), backend.no_gradient():
             return self._loss(ws)
+
+    def values(self, population: Sequence[Tensor]) -> Tensor:
+        """The losses at several points.
+
+        Args:
+            population: Weights with a leading axis of the points: (points, *weight's shape).
+
+        Returns:
+            Shape (points,).
+        """
+        before = self.evaluations
+        found = ops.map(self.value, list(population))
+        self.evaluations = before + int(population[0].shape[0]) / 3
+        return found
 
     def value_and_grad(self, ws: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The loss at `ws` and its gradients, of the weights' shapes."""
@@ -99,11 +79,185 @@ class Objective:
             value, gs = backend.value_and_grad(self._scaled_loss, list(ws))
         return self._unscaled(value), [self._unscaled(g) for g in gs]
 
+    def sampled_gradient(self, ws: Sequence[Tensor], normal: Normal) -> tuple[list[Tensor], Any]:
+        """Gradients at targets drawn from the model's own distribution, and how many were drawn.
+
+        Times that number, their squares are unbiased for the Fisher information's diagonal.
+
+        Args:
+            ws: Weights.
+            normal: From a shape and a number to standard normal numbers.
+
+        Raises:
+            ValueError: The loss is no likelihood that is known.
+        """
+        self.evaluations += 1.0
+        drawn = 0.0
+
+        def loss(ws: Sequence[Tensor]) -> Tensor:
+            nonlocal drawn
+            ys = self._outputs(ws)
+            drawn = ops.size(ys[0]) / ys[0].shape[-1]
+            with self._drawing(normal):
+                return self._loss_of_outputs(ws, ys)
+
+        with backend.replayed(self._random_state):
+            _, gs = backend.value_and_grad(loss, list(ws))
+        return gs, drawn
+
     def hvp(self, ws: Sequence[Tensor], vs: Sequence[Tensor]) -> list[Tensor]:
         """The loss' Hessian at `ws` times `vs`, of the weights' shapes."""
         self.evaluations += 3.0
         with backend.replayed(self._random_state):
             return backend.hvp(self._loss, list(ws), list(vs))
+
+    def ggnvp(self, ws: Sequence[Tensor], vs: Sequence[Tensor]) -> list[Tensor]:
+        r"""The generalised Gauss-Newton matrix at `ws` times `vs`, of the weights' shapes.
+
+        $G = J^T H J$ with the Jacobian $J$ of the model's outputs and the Hessian $H$ of the loss
+        in them, for cross-entropies, mean squares and Poisson at the targets that the model
+        expects: then outputs as probabilities give the same $G$ as outputs as logits. Regularisers
+        and `add_loss` enter by their own Hessian.
+        """
+        self.evaluations += 2.0
+        return self._through_outputs(ws, vs, needs_likelihood=False)
+
+    def fvp(
+        self,
+        ws: Sequence[Tensor],
+        vs: Sequence[Tensor],
+        fisher: Fisher = "exact",
+        normal: Normal | None = None,
+    ) -> list[Tensor]:
+        r"""The Fisher information at `ws` times `vs`, of the weights' shapes.
+
+        $F = J^T E[\nabla\ell\, \nabla\ell^T] J$ with the log-likelihood's gradient in the outputs,
+        for the mean over the minibatch; positions of a sequence count as examples. Regularisers and
+        `add_loss` do not enter.
+
+        Args:
+            ws: Weights.
+            vs: The vector, of the weights' shapes.
+            fisher: `"exact"` takes the expectation, `"mc"` one draw of the model's own targets per
+                example, `"empirical"` the targets of the data, which is no Fisher information but
+                often called so.
+            normal: For `"mc"`: from a shape and a number to standard normal numbers.
+
+        Raises:
+            ValueError: The loss is no likelihood that is known, or has no value per example.
+        """
+        self.evaluations += 2.0
+        if fisher == "exact":
+            return self._through_outputs(ws, vs, needs_likelihood=True)
+
+        def outer(ys: list[Tensor], along: list[Tensor]) -> list[Tensor]:
+            return self._outer_products(ws, ys, along, fisher, normal)
+
+        with backend.replayed(self._random_state):
+            return backend.product_through(self._outputs, outer, list(ws), list(vs))
+
+    def _through_outputs(
+        self, ws: Sequence[Tensor], vs: Sequence[Tensor], *, needs_likelihood: bool
+    ) -> list[Tensor]:
+        ws, vs = list(ws), list(vs)
+        purpose = "a Fisher information" if needs_likelihood else None
+
+        def curved(ys: list[Tensor], along: list[Tensor]) -> list[Tensor]:
+            with self._likelihood(likelihood.expecting, purpose):
+                return backend.hvp(lambda ys: self._loss_of_outputs(ws, ys), ys, along)
+
+        with backend.replayed(self._random_state):
+            products = backend.product_through(self._outputs, curved, ws, vs)
+            if needs_likelihood or not self._has_other_losses:
+                return products
+            others = backend.hvp(self._other_losses, ws, vs)
+        return [p + o for p, o in zip(products, others, strict=True)]
+
+    def _outer_products(
+        self,
+        ws: Sequence[Tensor],
+        ys: list[Tensor],
+        along: list[Tensor],
+        fisher: Fisher,
+        normal: Normal | None,
+    ) -> list[Tensor]:
+        """The mean over examples of the log-likelihood's gradient in the outputs, twice."""
+
+        def gradient() -> list[Tensor]:
+            return backend.value_and_grad(lambda ys: self._loss_of_outputs(ws, ys), ys)[1]
+
+        if fisher == "empirical":
+            gs = gradient()
+        elif normal is None:
+            raise ValueError("fvp with fisher='mc' needs `normal`, a source of random numbers.")
+        else:
+            with self._drawing(normal):
+                gs = gradient()
+        # What each example counts in the mean: these gradients hold it once, the product of two
+        # would hold it twice.
+        with self._likelihood(likelihood.counting, None):
+            counts = gradient()
+        return [
+            g * ops.sum(g * a, axis=-1, keepdims=True) / ops.where(c > 0, c, 1.0)
+            for g, a, c in zip(gs, along, counts, strict=True)
+        ]
+
+    def _drawing(self, normal: Normal) -> contextlib.AbstractContextManager:
+        """Puts targets from the model's own distribution into the losses, the same ones again."""
+        draws = itertools.count()
+
+        def sampled(loss: Any) -> Any:
+            return likelihood.sampling(loss, lambda shape: normal(shape, next(draws)))
+
+        return self._likelihood(sampled, "a draw of its targets")
+
+    def loop(
+        self, condition: Callable[..., Tensor], body: Callable[..., tuple], state: tuple
+    ) -> tuple:
+        """`ops.while_loop` whose evaluations count; a loop of Python where values are known.
+
+        Args:
+            condition: From the state's parts to a boolean scalar.
+            body: From the state's parts to the next ones, of the same shapes and dtypes.
+            state: Tensors.
+        """
+        try:
+            going = bool(condition(*state))
+        except TypeError:  # traced, by JAX or TensorFlow
+            return self._traced_loop(condition, body, state)
+        while going:
+            state = body(*state)
+            going = bool(condition(*state))
+        return state
+
+    def _traced_loop(self, condition: Callable, body: Callable, state: tuple) -> tuple:
+        def counted(total: Tensor, *state: Tensor) -> tuple:
+            self.evaluations = 0.0
+            state = body(*state)
+            return (total + self.evaluations, *state)
+
+        before = self.evaluations
+        self.evaluations = 0.0
+        start = (ops.convert_to_tensor(0.0, "float32"), *state)
+        total, *state = ops.while_loop(lambda _, *state: condition(*state), counted, start)
+        self.evaluations = before + total
+        return tuple(state)
+
+    def either(self, condition: Tensor, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+        """`tensors.either` whose evaluations count: those of the branch that is taken."""
+
+        def counted(branch: Callable[[], Any]) -> Callable[[], Any]:
+            def run() -> Any:
+                self.evaluations = 0.0
+                found = branch()
+                return found, ops.convert_to_tensor(self.evaluations, "float32")
+
+            return run
+
+        before = self.evaluations
+        found, spent = either(condition, counted(yes), counted(no))
+        self.evaluations = before + spent
+        return found
 
     def _scaled_loss(self, ws: Sequence[Tensor]) -> Tensor:
         loss = self._loss(ws)
@@ -111,34 +265,6 @@ class Objective:
 
     def _unscaled(self, x: Tensor) -> Tensor:
         return x / ops.cast(self._loss_scale, x.dtype)
-
-    def _loss(self, ws: Sequence[Tensor]) -> Tensor:
-        model = self._model
-        trainable = list(self._trainable)
-        for i, w in zip(self._moving, ws, strict=True):
-            trainable[i] = ops.cast(w, self._variables[i].dtype)
-        training = {"training": self._training} if model._call_has_training_arg else {}
-        y_pred, non_trainable, losses = model.stateless_call(
-            trainable, self._non_trainable, self._x, return_losses=True, **training
-        )
-        # Keras' own way to hand losses of the forward pass (add_loss, regularisers) to
-        # compute_loss; the list is put back as it was.
-        before, model._losses_override = model._losses_override, list(losses)
-        try:
-            loss, _ = model.stateless_compute_loss(
-                trainable,
-                non_trainable,
-                self._metrics,
-                x=self._x,
-                y=self._y,
-                y_pred=y_pred,
-                sample_weight=self._sample_weight,
-                training=self._training,
-            )
-        finally:
-            model._losses_override = before
-        half = keras.backend.standardize_dtype(loss.dtype) in ("float16", "bfloat16")
-        return ops.cast(loss, "float32") if half else loss
 
 
 @contextlib.contextmanager

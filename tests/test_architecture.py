@@ -29,7 +29,7 @@ FRAMEWORK_EXCEPTIONS: dict[str, str] = {
 # Modules that may touch what Keras keeps private.
 KERAS_INSIDERS = (
     "keras_gradopt/optimizer.py",  # the base class: feeds Keras' own hooks
-    "keras_gradopt/objective.py",  # the loss as Keras' trainers compute it
+    "keras_gradopt/model_loss.py",  # the loss as Keras' trainers compute it
     "keras_gradopt/binding.py",  # puts a train step on one model
     "keras_gradopt/batch_norm.py",  # finds layers within layers
     "keras_gradopt/wrappers/__init__.py",  # the base class that holds Keras' own optimizers

@@ -114,6 +114,32 @@ def compiled(f: Callable) -> Callable:
     return jax.jit(f)
 
 
+def product_through(
+    f: Callable[[list], list], middle: Callable[[list, list], list], ws: list, vs: list
+) -> list:
+    """$J^T m(f(w), Jv)$ with the Jacobian $J$ of `f` at `ws`.
+
+    Args:
+        f: From weights to a list of tensors.
+        middle: $m$, from those tensors and $Jv$ to tensors of the same shapes.
+        ws: Weights.
+        vs: $v$, of the weights' shapes.
+    """
+    ys, along = jax.jvp(f, (list(ws),), (list(vs),))
+    _, pull = jax.vjp(f, list(ws))
+    return pull(middle(ys, along))[0]
+
+
+def mapped(f: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """`f` of each row, stacked; some rows at a time."""
+    return jax.lax.map(f, rows, batch_size=32)
+
+
+def eagerly(f: Callable) -> Callable:
+    """The function itself: its loops and branches are JAX' own."""
+    return f
+
+
 def frozen(variables: Sequence[Any]) -> list:
     """The variables' present values."""
     return [v.value for v in variables]

@@ -256,6 +256,45 @@ def compiled(f: Callable) -> Callable:
     return tf.function(f, autograph=False)
 
 
+def product_through(
+    f: Callable[[list], list], middle: Callable[[list, list], list], ws: list, vs: list
+) -> list:
+    r"""$J^T m(f(w), Jv)$ with the Jacobian $J$ of `f` at `ws`.
+
+    $Jv$ is the gradient of $u \mapsto \langle J^T u, v \rangle$: forward mode lacks operations.
+
+    Args:
+        f: From weights to a list of tensors.
+        middle: $m$, from those tensors and $Jv$ to tensors of the same shapes.
+        ws: Weights.
+        vs: $v$, of the weights' shapes.
+    """
+    ws = [tf.convert_to_tensor(w) for w in ws]
+    zero = tf.UnconnectedGradients.ZERO
+    with tf.GradientTape() as outer:
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(ws)
+            # Copies: Keras hangs a softmax's logits on its tensor, and would take the loss of them.
+            ys = [tf.identity(y) for y in f(ws)]
+        us = [tf.zeros_like(y) for y in ys]
+        outer.watch(us)
+        pulled = tape.gradient(ys, ws, output_gradients=us, unconnected_gradients=zero)
+        pulled = [densify(p) for p in pulled]
+    along = outer.gradient(pulled, us, output_gradients=list(vs), unconnected_gradients=zero)
+    found = tape.gradient(ys, ws, output_gradients=middle(ys, along), unconnected_gradients=zero)
+    return [densify(g) for g in found]
+
+
+def mapped(f: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """`f` of each row, stacked."""
+    return tf.map_fn(f, rows)
+
+
+def eagerly(f: Callable) -> Callable:
+    """The function itself: its loops and branches are TensorFlow's own."""
+    return f
+
+
 def frozen(variables: Sequence[Any]) -> list:
     """Copies of the variables' present values, which later assignments leave alone."""
     return [tf.identity(v.value) for v in variables]

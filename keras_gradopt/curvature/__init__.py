@@ -11,12 +11,14 @@ from typing import Any
 
 _MODULES = {
     "ConditionNumber": "conditioning",
+    "Descent": "descent",
     "Eigenpairs": "eigenpairs",
     "Estimate": "hutchinson",
     "Inspection": "inspection",
     "Landscape": "landscape",
     "NoiseScale": "noise",
     "SpectralDensity": "density",
+    "Stability": "stability",
     "Surface": "plane",
     "condition_number": "conditioning",
     "diagonal": "hutchinson",
@@ -24,7 +26,7 @@ _MODULES = {
     "ggnvp": "products",
     "gradient_noise_scale": "noise",
     "hvp": "products",
-    "inspect": "inspection",
+    "inspect": "inspecting",
     "spectral_density": "density",
     "surface": "plane",
     "top_eigenpairs": "eigenpairs",

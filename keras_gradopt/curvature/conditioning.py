@@ -10,7 +10,10 @@ import numpy as np
 
 from keras_gradopt.arguments import positive_int
 from keras_gradopt.curvature.eigenpairs import searched
+from keras_gradopt.curvature.krylov import Krylov
 from keras_gradopt.curvature.landscape import Landscape, Options, landscape_of, watched
+
+DENSE = 256  # weights up to which all eigenvalues are computed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +48,7 @@ def condition_number(
     y: Any = None,
     *,
     damping: float = 0.0,
-    dense_up_to: int = 256,
+    dense_up_to: int = DENSE,
     tolerance: float = 1e-4,
     max_products: int = 300,
     seed: int = 0,
@@ -107,20 +110,32 @@ def condition_number(
     landscape = landscape_of(model, x, y, options)
     if landscape.size <= dense_up_to:
         product = watched(landscape.product, landscape.size, progress=progress)
-        return _exact(landscape, product, damping)
+        return exact(landscape, product, damping)
     product = watched(landscape.product, None, progress=progress)
     start = np.random.default_rng(seed).normal(size=landscape.size)
     krylov = searched(product, start, 1, "both", tolerance, max_products)
+    return from_krylov(landscape, krylov, damping)
+
+
+def from_krylov(landscape: Landscape, krylov: Krylov, damping: float = 0.0) -> ConditionNumber:
+    """The condition number from what Lanczos has found.
+
+    Args:
+        landscape: Whose curvature.
+        krylov: A basis in which both ends have converged.
+        damping: Added to each eigenvalue.
+    """
     values, _, residuals = krylov.ritz()
     rounding = landscape.rounding(float(np.max(np.abs(values))))
     return bounded(values + damping, residuals + rounding)
 
 
-def _exact(landscape: Landscape, product: Any, damping: float) -> ConditionNumber:
+def exact(landscape: Landscape, product: Any, damping: float = 0.0) -> ConditionNumber:
+    """The condition number from all eigenvalues, with a product for each column."""
     matrix = np.stack([product(e) for e in np.eye(landscape.size)])
     values = np.linalg.eigvalsh((matrix + matrix.T) / 2)
     # Weyl: no eigenvalue moves by more than the norm of what rounding changed.
-    wrong = np.linalg.norm(matrix - matrix.T, 2) / 2
+    wrong = float(np.linalg.norm(matrix - matrix.T, 2)) / 2
     error = wrong + landscape.rounding(float(np.max(np.abs(values))))
     found = np.abs(values + damping)
     return _ratio(found.max(), found.min(), error, error, is_exact=True)
@@ -143,7 +158,7 @@ def bounded(values: np.ndarray, errors: np.ndarray) -> ConditionNumber:
 
 
 def _ratio(
-    largest: float, smallest: float, above: float, below: float, *, is_exact: bool = False
+    largest: Any, smallest: Any, above: Any, below: Any, *, is_exact: bool = False
 ) -> ConditionNumber:
     low = max((largest - above) / (smallest + below), 1.0) if smallest + below else 1.0
     high = (largest + above) / (smallest - below) if smallest > below else math.inf

@@ -41,7 +41,7 @@ class Minibatches:
                 _each(lambda a, start=i: a[start : start + batch_size], whole)
                 for i in range(0, _rows(whole), batch_size)
             ]
-        elif isinstance(x, Iterable) or isinstance(x, keras.utils.PyDataset):
+        elif isinstance(x, Iterable | keras.utils.PyDataset):
             if y is not None or sample_weight is not None:
                 raise ValueError(
                     f"x is a dataset ({type(x).__name__}), which brings its targets and weights: "
@@ -70,10 +70,10 @@ class Minibatches:
         """
         if len(self) >= min(groups, self.rows):
             return self
-        whole = keras.tree.map_structure(
+        x, y, sample_weight = keras.tree.map_structure(
             lambda *parts: None if parts[0] is None else np.concatenate(parts), *self._parts
         )
-        return Minibatches(*whole, max(self.rows // groups, 1))
+        return Minibatches(x, y, sample_weight, max(self.rows // groups, 1))
 
     def __len__(self) -> int:
         return len(self._parts)

@@ -185,9 +185,7 @@ def _quadrature(
     return values, s[0] ** 2
 
 
-def _smoothed(
-    grid: np.ndarray, nodes: np.ndarray, weights: np.ndarray, width: float
-) -> np.ndarray:
+def _smoothed(grid: np.ndarray, nodes: np.ndarray, weights: np.ndarray, width: float) -> np.ndarray:
     """Gaussians around the nodes, as the mean over each grid cell.
 
     A mean over cells still integrates to 1 where the grid is coarser than the Gaussians.

@@ -128,9 +128,7 @@ def extreme(
     count = min(2 * k if which == "both" else k, landscape.size)
     # One more product for each, to measure its residual.
     krylov = searched(product, start, k, which, tolerance, max(max_products - count, 1))
-    values, s, _ = krylov.ritz()
-    wanted = _wanted(len(values), k, which)
-    return _measured(landscape, product, krylov, s[:, wanted[::-1]], tolerance)
+    return measured(landscape, product, krylov, k, which, tolerance)
 
 
 def searched(
@@ -170,16 +168,17 @@ def _wanted(count: int, k: int, which: Which) -> np.ndarray:
     return np.array(sorted({*low, *high}))
 
 
-def _measured(
-    landscape: Landscape, product: Any, krylov: Krylov, s: np.ndarray, tolerance: float
+def measured(
+    landscape: Landscape, product: Any, krylov: Krylov, k: int, which: Which, tolerance: float
 ) -> Eigenpairs:
     """The pairs with residuals from products of their own, not from Lanczos' recurrence."""
-    vectors = krylov.vectors(s)
+    ritz, s, _ = krylov.ritz()
+    vectors = krylov.vectors(s[:, _wanted(len(ritz), k, which)[::-1]])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     images = np.stack([product(v) for v in vectors])
     values = np.einsum("ij,ij->i", vectors, images)
     residuals = np.linalg.norm(images - values[:, None] * vectors, axis=1)
-    largest = float(np.max(np.abs(krylov.ritz()[0])))
+    largest = float(np.max(np.abs(ritz)))
     rounding = landscape.rounding(largest)
     return Eigenpairs(
         values=values,

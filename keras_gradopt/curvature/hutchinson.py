@@ -99,8 +99,8 @@ def trace(
     inside = sum(float(q @ product(q)) for q in basis.T)
     outside = []
     for z in _draws(rng, size, probes - 2 * third):
-        z -= basis @ (basis.T @ z)
-        outside.append(float(z @ product(z)))
+        left = z - basis @ (basis.T @ z)
+        outside.append(float(left @ product(left)))
     rest = _mean(outside)
     return Estimate(inside + rest.value, rest.standard_error)
 

@@ -100,7 +100,8 @@ class Landscape:
             )
         if not model.compiled:
             raise ValueError(
-                f"{model.name!r} has no loss yet: call model.compile(optimizer=..., loss=...) first."
+                f"{model.name!r} has no loss yet: call model.compile(optimizer=..., loss=...) "
+                "first."
             )
         if not model.built:
             raise ValueError(
@@ -192,6 +193,8 @@ class Landscape:
     def product(self, v: np.ndarray) -> np.ndarray:
         """The curvature matrix at the present weights times `v`, shape (size,)."""
         self.evaluations += _COSTS[self.curvature]
+        if self.curvature not in self._compiled:
+            self.value()  # fails here if it must, and lets Keras build the losses
         vector, total = self._tensor(v), np.zeros(self.size)
         with once_differentiable(self):
             for i, share in enumerate(self._shares):
@@ -245,10 +248,9 @@ class Landscape:
 
     def _objective(self, state: tuple, data: tuple) -> Objective:
         trainable, rest, metrics = state
-        objective = Objective(
-            self.model, data, trainable, rest, metrics, training=self.training
-        )
-        return objective.over(self.variables)
+        objective = Objective(self.model, data, trainable, rest, metrics, training=self.training)
+        objective.over(self.variables)
+        return objective
 
     def _value(self, w: Tensor, state: tuple, data: tuple) -> Tensor:
         return self._objective(state, data).value(self._cut(w))
@@ -333,8 +335,11 @@ def _host(tensor: Tensor) -> np.ndarray:
 
 
 def _not_finite(landscape: Landscape, value: float) -> str:
-    bad = [v.path for v, w in zip(landscape.variables, landscape.arrays(landscape.position),
-                                  strict=True) if not np.all(np.isfinite(w))]
+    bad = [
+        v.path
+        for v, w in zip(landscape.variables, landscape.arrays(landscape.position), strict=True)
+        if not np.all(np.isfinite(w))
+    ]
     where = f" The weights {bad} hold NaN or infinity already." if bad else ""
     return (
         f"The loss of {landscape.model.name!r} is {value} at its present weights.{where} Look for "

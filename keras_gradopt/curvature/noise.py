@@ -70,15 +70,16 @@ def gradient_noise_scale(
     which for equal minibatches is the paper's estimate with $B_{\mathrm{small}} = n_k$ and
     $B_{\mathrm{big}} = N$, averaged over the small ones. Rows must be in random order: minibatches
     of one class each differ by more than noise. At a minimum over these very rows their mean
-    gradient is 0, whatever the noise, and the scale infinite. It costs two gradients over the data. Dropout's
-    noise is not in it, with `training=True` neither.
+    gradient is 0, whatever the noise, and the scale infinite. It costs two gradients over the data.
+    Dropout's noise is not in it, with `training=True` neither.
 
     Args:
         model: A compiled model, or a `Landscape` of one.
         x: Inputs, as `Landscape` takes them; None with a `Landscape`.
         y: Targets; None with a `Landscape`.
-        **options: `sample_weight`, `batch_size`, `training`, `variables`: see `Landscape`. Small
-                    minibatches tell more; where it is left out, arrays are cut into some 32.
+        **options: `sample_weight`, `batch_size`, `training`, `variables`: see `Landscape`.
+            Where `batch_size` is left out, the data is cut into some 32 minibatches; small ones
+            tell more.
 
     Returns:
         `NoiseScale`.
@@ -93,9 +94,9 @@ def gradient_noise_scale(
         (32, True)
 
     References:
-        McCandlish, Kaplan, Amodei, the OpenAI Dota team. An Empirical Model of Large-Batch Training.
-        arXiv:1812.06162, 2018, Appendix A.1. The jackknife, Efron, Stein. The jackknife estimate
-        of variance. Annals of Statistics 9, 1981, is ours.
+        McCandlish, Kaplan, Amodei, the OpenAI Dota team. An Empirical Model of Large-Batch
+        Training. arXiv:1812.06162, 2018, Appendix A.1. Standard errors by the jackknife are ours:
+        Efron, Stein. The jackknife estimate of variance. Annals of Statistics 9, 1981.
     """
     landscape = landscape_of(model, x, y, options)
     if "batch_size" not in options:

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from keras_gradopt.arguments import positive_int
+from keras_gradopt.curvature.descent import reach
 from keras_gradopt.curvature.directions import Directions, two_directions
 from keras_gradopt.curvature.landscape import Landscape, Options, landscape_of, watched
 from keras_gradopt.curvature.plots import finish, graph_objects
@@ -173,9 +174,11 @@ def surface(
     way = None if path is None else np.stack([_vector(landscape, p) for p in path])
     product = watched(landscape.product, None, progress=progress and directions == "hessian")
     two, names = two_directions(landscape, directions, way, product, seed)
-    projected = None if way is None else np.linalg.lstsq(
-        two.T, (way - landscape.position).T, rcond=None
-    )[0].T
+    projected = (
+        None
+        if way is None
+        else np.linalg.lstsq(two.T, (way - landscape.position).T, rcond=None)[0].T
+    )
     spans = _spans(landscape, directions, projected, span)
     a, b = (np.linspace(-s, s, points) for s in spans)
     value = _watched_value(landscape, points**2, progress=progress)
@@ -225,19 +228,19 @@ def _spans(
     span: float | tuple[float, float] | None,
 ) -> tuple[float, float]:
     if span is not None:
-        both = (float(span),) * 2 if np.ndim(span) == 0 else tuple(map(float, span))  # type: ignore[arg-type]
-        if len(both) != 2 or not all(s > 0 for s in both):
+        both = np.atleast_1d(np.asarray(span, "float64"))
+        if both.shape not in ((1,), (2,)) or not np.all(both > 0):
             raise ValueError(f"span must be a number above 0 or two of them, received {span!r}.")
-        return both  # type: ignore[return-value]
-    least = 1.0 if directions == "random" else 0.1 * max(float(np.linalg.norm(landscape.position)), 1.0)
+        return float(both[0]), float(both[-1])
+    least = 1.0 if directions == "random" else 0.1 * reach(landscape)
     if projected is None:
         return least, least
-    reach = 1.1 * np.max(np.abs(projected), axis=0)
+    far = 1.1 * np.max(np.abs(projected), axis=0)
     if directions == "random":
-        reach = np.maximum(reach, least)
+        far = np.maximum(far, least)
     # A path may not move along one of them at all.
-    reach = np.where(reach > 1e-3 * reach.max(), reach, reach.max() or least)
-    return float(reach[0]), float(reach[1])
+    far = np.where(far > 1e-3 * far.max(), far, far.max() or least)
+    return float(far[0]), float(far[1])
 
 
 def _heights(losses: np.ndarray, values: np.ndarray | None = None) -> tuple[np.ndarray, str]:

@@ -117,9 +117,7 @@ def fvp(
     return _product(model, x, y, v, "fisher", options)
 
 
-def _product(
-    model: Any, x: Any, y: Any, v: Vector, curvature: Curvature, options: Any
-) -> Vector:
+def _product(model: Any, x: Any, y: Any, v: Vector, curvature: Curvature, options: Any) -> Vector:
     if isinstance(model, Landscape):
         landscape = landscape_of(model, x, y, options)
         if landscape.curvature != curvature:

@@ -201,6 +201,44 @@ def compiled(f: Callable) -> Callable:
     return f
 
 
+def product_through(
+    f: Callable[[list], list], middle: Callable[[list, list], list], ws: list, vs: list
+) -> list:
+    r"""$J^T m(f(w), Jv)$ with the Jacobian $J$ of `f` at `ws`.
+
+    $Jv$ is the gradient of $u \mapsto \langle J^T u, v \rangle$.
+
+    Args:
+        f: From weights to a list of tensors.
+        middle: $m$, from those tensors and $Jv$ to tensors of the same shapes.
+        ws: Weights.
+        vs: $v$, of the weights' shapes.
+    """
+    with torch.enable_grad():
+        leaves = [w.detach().requires_grad_(True) for w in ws]
+        ys = f(leaves)
+        us = [torch.zeros_like(y).requires_grad_(True) for y in ys]
+        pulled = torch.autograd.grad(ys, leaves, us, create_graph=True, allow_unused=True)
+        pairs = [(p, v.detach()) for p, v in zip(pulled, vs, strict=True) if p is not None]
+        along = torch.autograd.grad(
+            [p for p, _ in pairs], us, [v for _, v in pairs], retain_graph=True, allow_unused=True
+        )
+        along = [torch.zeros_like(u) if a is None else a for a, u in zip(along, us, strict=True)]
+    there = middle([y.detach() for y in ys], [a.detach() for a in along])
+    found = torch.autograd.grad(ys, leaves, there, allow_unused=True)
+    return [torch.zeros_like(w) if g is None else g for g, w in zip(found, ws, strict=True)]
+
+
+def mapped(f: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """`f` of each row, stacked."""
+    return torch.stack([f(row) for row in rows])
+
+
+def eagerly(f: Callable) -> Callable:
+    """The function outside of `torch.compile`, which cannot follow loops that read values."""
+    return torch.compiler.disable(f)
+
+
 def frozen(variables: Sequence[Any]) -> list:
     """Copies of the variables' present values, which later assignments leave alone."""
     return [v.value.detach().clone() for v in variables]
