@@ -136,7 +136,7 @@ class CurvatureMonitor(Callback):
         self.errors: dict[str, list[float]] = {}
         self._scalars = Scalars(log_dir)
         self._landscape: Landscape | None = None
-        self._start: np.ndarray | None = None
+        self._start = np.zeros(0)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Prepares the loss, and fails here where it cannot be differentiated twice."""
@@ -179,11 +179,11 @@ class CurvatureMonitor(Callback):
             found = self._measured(self._landscape)
         except ValueError as error:
             logger.warning("CurvatureMonitor measured nothing at step %d: %s", self.step, error)
-            found = {name: (math.nan, math.nan) for name in self._names()}
+            found = dict.fromkeys(self._names(), (math.nan, math.nan))
         self.steps.append(self.step)
-        for name, (value, error) in found.items():
+        for name, (value, within) in found.items():
             self.history.setdefault(name, []).append(value)
-            self.errors.setdefault(name, []).append(error)
+            self.errors.setdefault(name, []).append(within)
         self._scalars.write({f"curvature/{n}": v for n, (v, _) in found.items()}, self.step)
 
     def _names(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -161,7 +162,7 @@ def spectral_density(
     low, high = float(nodes.min()), float(nodes.max())
     if width is None:
         # All eigenvalues may be one, or 0.
-        width = 0.01 * (high - low) or 0.01 * abs(high) or 0.01
+        width = 0.01 * max(high - low, 1e-3 * abs(high), 1e-3 * abs(low)) or 0.01
     grid = np.linspace(low - 6 * width, high + 6 * width, points)
     each = np.stack([_smoothed(grid, n, w, width) for n, w in zip(nodes, weights, strict=True)])
     return SpectralDensity(
@@ -191,9 +192,7 @@ def _smoothed(grid: np.ndarray, nodes: np.ndarray, weights: np.ndarray, width: f
     A mean over cells still integrates to 1 where the grid is coarser than the Gaussians.
     """
     edges = np.concatenate([grid[:1], (grid[1:] + grid[:-1]) / 2, grid[-1:]])
-    from math import erf
-
-    below = np.vectorize(erf)((edges[:, None] - nodes) / (width * np.sqrt(2))) / 2
+    below = np.vectorize(math.erf)((edges[:, None] - nodes) / (width * np.sqrt(2))) / 2
     cells = np.diff(edges)[:, None]
     return (np.diff(below, axis=0) / cells) @ weights
 

@@ -193,8 +193,8 @@ class Landscape:
     def product(self, v: np.ndarray) -> np.ndarray:
         """The curvature matrix at the present weights times `v`, shape (size,)."""
         self.evaluations += _COSTS[self.curvature]
-        if self.curvature not in self._compiled:
-            self.value()  # fails here if it must, and lets Keras build the losses
+        if self.curvature != "hessian" and self.curvature not in self._compiled:
+            self.value()  # lets Keras build the losses, which these matrices look into
         vector, total = self._tensor(v), np.zeros(self.size)
         with once_differentiable(self):
             for i, share in enumerate(self._shares):
