@@ -14,7 +14,7 @@ from keras import ops
 from keras_gradopt import backend
 from keras_gradopt.backend.engine import flatten, unflatten
 from keras_gradopt.curvature.data import Minibatches
-from keras_gradopt.curvature.smoothness import once_differentiable
+from keras_gradopt.curvature.smoothness import once_differentiable, require_symmetry
 from keras_gradopt.objective import Objective
 
 Tensor = Any
@@ -124,6 +124,7 @@ class Landscape:
         self.evaluations = 0.0
         self._random_state = backend.random_state()
         self._compiled: dict[str, Callable] = {}
+        self._is_checked = False
         self.refresh()
 
     def refresh(self) -> None:
@@ -191,7 +192,16 @@ class Landscape:
         yield from self._gradients(None)
 
     def product(self, v: np.ndarray) -> np.ndarray:
-        """The curvature matrix at the present weights times `v`, shape (size,)."""
+        """The curvature matrix at the present weights times `v`, shape (size,).
+
+        The first product with a Hessian takes two more, to see that it is symmetric.
+        """
+        if self.curvature == "hessian" and not self._is_checked:
+            require_symmetry(self, self._multiplied)
+            self._is_checked = True
+        return self._multiplied(v)
+
+    def _multiplied(self, v: np.ndarray) -> np.ndarray:
         self.evaluations += _COSTS[self.curvature]
         if self.curvature != "hessian" and self.curvature not in self._compiled:
             self.value()  # lets Keras build the losses, which these matrices look into

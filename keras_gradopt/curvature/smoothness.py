@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_gradopt import backend
 
 Tensor = Any
+
+
+# What half precision leaves unsymmetric is below.
+_UNSYMMETRIC = 0.05
+_LEFT_OUT = (
+    "its products are not symmetric: a part is left out without an error, or a custom gradient is "
+    "not the derivative"
+)
 
 
 @contextlib.contextmanager
@@ -30,11 +39,48 @@ def once_differentiable(landscape: Any) -> Iterator[None]:
         blamed = _culprit(landscape.model, landscape.data[0], landscape.training)
         if blamed is None:
             raise
-        raise ValueError(
-            f"The loss of {landscape.model.name!r} cannot be differentiated twice: {blamed} has no "
-            f"second derivative on this backend ({_first_line(error)}). Take another layer or "
-            "operation there, or leave out what stands before it: variables='<layer after it>'."
-        ) from error
+        raise _not_twice(landscape, blamed, _first_line(error)) from error
+
+
+def require_symmetry(landscape: Any, product: Callable) -> None:
+    r"""Refuses a Hessian that is none, by $u^T H v = v^T H u$ for two random vectors.
+
+    TensorFlow and torch leave out without a word what they cannot differentiate again: the second
+    derivative of an operation with a gradient of its own that is computed on the host, or marked as
+    once differentiable. What is left is not symmetric, as later layers still see earlier ones move;
+    or it is 0 for whole variables, which are looked at more closely then.
+
+    Args:
+        landscape: The `Landscape`.
+        product: From $v$ to $H v$, asked twice.
+
+    Raises:
+        ValueError: The products differ by more than precision allows.
+    """
+    u, v = np.random.default_rng(0).normal(size=(2, landscape.size))
+    hu, hv = product(u), product(v)
+    apart = abs(u @ hv - v @ hu)
+    is_symmetric = apart <= _UNSYMMETRIC * (np.linalg.norm(hu) + np.linalg.norm(hv))
+    if is_symmetric and all(np.any(part) for part in landscape.arrays(hu)):
+        return
+    blamed = _culprit(landscape.model, landscape.data[0], landscape.training)
+    if blamed is not None:
+        raise _not_twice(landscape, blamed, _LEFT_OUT)
+    if is_symmetric:
+        return
+    raise ValueError(
+        f"The gradient of {landscape.model.name!r} is not that of its loss: its derivative is not "
+        "symmetric, so there are no second derivatives. Look for custom gradients in "
+        "the layers and the loss."
+    )
+
+
+def _not_twice(landscape: Any, blamed: str, why: str) -> ValueError:
+    return ValueError(
+        f"The loss of {landscape.model.name!r} cannot be differentiated twice: {blamed} has no "
+        f"second derivative on this backend ({why}). Take another layer or operation there, or "
+        "restrict `variables` to the layers after it."
+    )
 
 
 def _culprit(model: keras.Model, data: tuple, training: bool) -> str | None:
@@ -89,26 +135,37 @@ def _leaves(layer: Any) -> Iterator[Any]:
 
 
 def _is_smooth(f: Any, weights: list, inputs: Any) -> bool:
+    """Whether the second derivatives of a layer are there, and are symmetric with what follows."""
     leaves = keras.tree.flatten(inputs)
     moving = [i for i, a in enumerate(leaves) if _is_float(a)]
-    ws = [*weights, *(leaves[i] for i in moving)]
-    if not ws:
-        return True
+    # A weight of a layer to follow, and those of the layer and its inputs.
+    ws = [ops.ones(()), *weights, *(leaves[i] for i in moving)]
 
-    def squares(ws: list) -> Tensor:
+    def loss(ws: list) -> Tensor:
         filled = list(leaves)
-        for i, a in zip(moving, ws[len(weights) :], strict=True):
+        for i, a in zip(moving, ws[1 + len(weights) :], strict=True):
             filled[i] = a
-        outputs = f(ws[: len(weights)], keras.tree.pack_sequence_as(inputs, filled))
-        floats = [o for o in keras.tree.flatten(outputs) if _is_float(o)]
-        # Sines keep every derivative alive.
-        return sum((ops.sum(ops.sin(ops.cast(o, "float32"))) for o in floats), ops.zeros(()))
+        outputs = f(ws[1 : 1 + len(weights)], keras.tree.pack_sequence_as(inputs, filled))
+        floats = [ops.cast(o, "float32") for o in keras.tree.flatten(outputs) if _is_float(o)]
+        return sum((ops.sum(ops.sin(ws[0] * o)) for o in floats), ops.zeros(()))
 
+    rng = np.random.default_rng(0)
+    others = [rng.normal(size=tuple(w.shape)) for w in ws[1:]]
+    last = [1.0, *(np.zeros_like(u) for u in others)]
     try:
-        backend.hvp(squares, ws, [ops.ones_like(w) for w in ws])
+        product = backend.compiled(lambda ws, vs: backend.hvp(loss, ws, vs))
+        along_last = product(ws, _like(ws, last))
+        along_others = product(ws, _like(ws, [0.0, *others]))
     except Exception:  # noqa: BLE001 - each backend has its own for what it cannot differentiate
         return False
-    return True
+    pairs = zip(along_last[1:], others, strict=True)
+    parts = [float(np.sum(ops.convert_to_numpy(p) * u)) for p, u in pairs]
+    there, back = sum(parts), float(ops.convert_to_numpy(along_others[0]))
+    return abs(there - back) <= _UNSYMMETRIC * (sum(map(abs, parts)) + abs(back)) + 1e-6
+
+
+def _like(ws: list, values: list) -> list:
+    return [ops.cast(ops.convert_to_tensor(v), w.dtype) for v, w in zip(values, ws, strict=True)]
 
 
 def _is_float(a: Any) -> bool:

@@ -75,11 +75,11 @@ def test_products_with_each_matrix(name: str, hessian: np.ndarray) -> None:
     """Of a Gaussian likelihood the Fisher information is the Gauss-Newton matrix."""
     matrix = hessian if name == "hvp" else curved.gauss_newton(curved.weights())
     v = np.random.default_rng(1).normal(size=curved.SIZE)
-    product, model = getattr(curvature, name), curved.compiled()
-    flat = product(model, *curved.data(), v=v, batch_size=10)
-    np.testing.assert_allclose(flat, matrix @ v, **CLOSE)
     kinds = {"hvp": "hessian", "ggnvp": "gauss_newton", "fvp": "fisher"}
-    arrays = product(Landscape(model, *curved.data(), curvature=kinds[name]), v=curved.cut(v))
+    product, options = getattr(curvature, name), {"curvature": kinds[name], "batch_size": 10}
+    seen = Landscape(curved.compiled(), *curved.data(), **options)
+    np.testing.assert_allclose(product(seen, v=v), matrix @ v, **CLOSE)
+    arrays = product(seen, v=curved.cut(v))
     for found, expected in zip(arrays, curved.cut(matrix @ v), strict=True):
         np.testing.assert_allclose(found, expected, **CLOSE)
 
@@ -161,8 +161,8 @@ def test_a_product_is_compiled_once_for_each_shape(monkeypatch: pytest.MonkeyPat
     seen = Landscape(curved.compiled(), *curved.data(), batch_size=8)
     for v in np.random.default_rng(0).normal(size=(4, seen.size)):
         seen.product(v)
-    # Minibatches of 8, 8 and 4 rows; torch runs without compiling.
-    assert len(traced) == (4 * 3 if BACKEND == "torch" else 2)
+    # Minibatches of 8, 8 and 4 rows; torch runs without compiling, two products to check it too.
+    assert len(traced) == (6 * 3 if BACKEND == "torch" else 2)
 
 
 def test_a_landscape_outlives_a_training_and_follows_when_told() -> None:
@@ -775,8 +775,37 @@ def test_a_layer_without_second_derivative_is_named() -> None:
     # What stands after it can be looked at still.
     last = Landscape(model, x, y, variables=model.trainable_variables[-2:])
     assert np.any(last.product(np.ones(last.size)))
+    # Where it stands last, TensorFlow and torch give a Hessian of 0.
+    ending = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1), Twice(name="ending")])
+    ending.compile(optimizer="sgd", loss="mse")
+    with pytest.raises(ValueError, match=r"ending' \(Twice\) has no second derivative"):
+        curvature.hvp(ending, x, y, v=np.ones(4))
     # The search put nothing of its own into the layers.
     assert not any("call" in vars(layer) for layer in layers)
+
+
+def test_a_gradient_of_no_function_is_refused() -> None:
+    """A custom gradient whose own derivative is not symmetric."""
+    x, y = curved.data()
+
+    @ops.custom_gradient
+    def crossed(h: Any) -> tuple:
+        return (
+            h,
+            lambda *a, upstream=None: (
+                (a[0] if upstream is None else upstream) * ops.sin(3 * ops.roll(h, 1, axis=1))
+            ),
+        )
+
+    class Crossed(keras.layers.Layer):
+        def call(self, h: Any) -> Any:
+            return crossed(h)
+
+    layers = [keras.layers.Dense(4), Crossed(), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((3,)), *layers])
+    model.compile(optimizer="sgd", loss="mse")
+    with pytest.raises(ValueError, match="custom gradient"):
+        curvature.trace(model, x, y)
 
 
 # --- documentation ---
@@ -810,3 +839,10 @@ def test_public_names_are_where_they_are_said_to_be() -> None:
         assert getattr(kg.curvature, name) is getattr(home, name)
     with pytest.raises(AttributeError, match="no attribute 'hessians'"):
         _ = kg.curvature.hessians
+
+
+def test_progress_is_shown_where_asked_for(capsys: Any, landscape: Landscape) -> None:
+    curvature.trace(landscape, probes=3)
+    assert not capsys.readouterr().out
+    curvature.trace(landscape, probes=3, progress=True)
+    assert "3/3" in capsys.readouterr().out
