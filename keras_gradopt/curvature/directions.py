@@ -45,7 +45,7 @@ def two_directions(
         )
     _, sizes, components = np.linalg.svd(path - landscape.position, full_matrices=False)
     shares = sizes**2 / np.sum(sizes**2)
-    return components[:2], tuple(f"component of {share:.0%}" for share in shares[:2])  # type: ignore[return-value]
+    return components[:2], tuple(f"component of {share:.1%}" for share in shares[:2])  # type: ignore[return-value]
 
 
 def filter_normalised(landscape: Landscape, rng: np.random.Generator) -> np.ndarray:

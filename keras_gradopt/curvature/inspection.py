@@ -124,6 +124,7 @@ class Inspection:
         titles = ["Loss along directions", "Eigenvalues of the curvature"]
         columns = 1 if self.spectrum is None else 2
         figure = make_subplots(rows=1, cols=columns, subplot_titles=titles[:columns])
+        lowest = self.loss
         for name, line in (
             ("gradient", self.gradient_step),
             ("second order", self.second_order_step),
@@ -132,16 +133,18 @@ class Inspection:
             if line is not None:
                 steps = np.append(line.steps, 0.0)
                 order, losses = np.argsort(steps), np.append(line.losses, self.loss)
+                lowest = min(lowest, float(np.nanmin(losses)))
                 curve = go.Scatter(x=steps[order], y=losses[order], mode="lines+markers", name=name)
                 figure.add_trace(curve, row=1, col=1)
         figure.update_xaxes(title_text="distance", row=1, col=1)
-        figure.update_yaxes(title_text="loss", row=1, col=1)
+        scale = "log" if lowest > 0 else "linear"
+        figure.update_yaxes(title_text="loss", type=scale, row=1, col=1)
         if self.spectrum is not None:
             for curve in self.spectrum.plot().data:
                 figure.add_trace(curve, row=1, col=2)
             figure.update_xaxes(title_text="eigenvalue", row=1, col=2)
             figure.update_yaxes(title_text="density", type="log", row=1, col=2)
-        return finish(figure, path, self.verdict)
+        return finish(figure, path, f"{self.kind.capitalize()}, loss {self.loss:.3g}")
 
 
 def _said(line: Descent | None) -> str:

@@ -80,6 +80,7 @@ class Surface:
                 x=coordinates[0],
                 y=coordinates[1],
                 mode="lines+markers",
+                marker_size=4,
                 text=steps,
                 name=name,
                 **own,
