@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 
 _FUNCTIONS = {
     "bind": "binding",
+    "Damping": "damping",
     "get": "registry",
     "methods": "catalogue",
     "Objective": "objective",

@@ -209,9 +209,11 @@ def _arguments(cls: type[Arguments], text: str) -> tuple[Argument, ...]:
 
 def state_multiple(optimizer: Any) -> float:
     """Memory of an optimizer's state beside a matrix, in multiples of that matrix."""
-    own = sum(math.prod(slot.shape_for(_SHAPE)) for slot in optimizer.slots(_SHAPE)) / math.prod(
-        _SHAPE
-    )
+    size = math.prod(_SHAPE)
+    entries = [math.prod(slot.shape_for(_SHAPE)) for slot in optimizer.slots(_SHAPE)]
+    if hasattr(optimizer, "vector_slots"):
+        entries += [math.prod(slot.shape or ()) for slot in optimizer.vector_slots(size)]
+    own = sum(n for n in entries if n > 1) / size
     inner = getattr(optimizer, "inner", None)
     return own + (state_multiple(inner) if isinstance(inner, Optimizer) else 0.0)
 

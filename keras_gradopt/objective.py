@@ -17,6 +17,8 @@ from keras_gradopt.tensors import either
 
 Tensor = Any
 Fisher = Literal["exact", "mc", "empirical"]
+# From tensors of the weights' shapes to such tensors, linear.
+Product = Callable[[Sequence[Tensor]], list[Tensor]]
 
 _current: ContextVar[Objective | None] = ContextVar("keras_gradopt_objective", default=None)
 
@@ -107,9 +109,13 @@ class Objective(ModelLoss):
 
     def hvp(self, ws: Sequence[Tensor], vs: Sequence[Tensor]) -> list[Tensor]:
         """The loss' Hessian at `ws` times `vs`, of the weights' shapes."""
-        self.evaluations += 3.0
+        return self.hessian_at(ws)(vs)
+
+    def hessian_at(self, ws: Sequence[Tensor]) -> Product:
+        """`hvp` at `ws` as a function of `vs`: several products share what they can."""
         with backend.replayed(self._random_state):
-            return backend.hvp(self._loss, list(ws), list(vs))
+            product = backend.hessian_at(self._loss, list(ws))
+        return self._counted(product, 3.0)
 
     def ggnvp(self, ws: Sequence[Tensor], vs: Sequence[Tensor]) -> list[Tensor]:
         r"""The generalised Gauss-Newton matrix at `ws` times `vs`, of the weights' shapes.
@@ -119,8 +125,20 @@ class Objective(ModelLoss):
         expects: then outputs as probabilities give the same $G$ as outputs as logits. Regularisers
         and `add_loss` enter by their own Hessian.
         """
-        self.evaluations += 2.0
-        return self._through_outputs(ws, vs, needs_likelihood=False)
+        return self.gauss_newton_at(ws)(vs)
+
+    def gauss_newton_at(self, ws: Sequence[Tensor]) -> Product:
+        """`ggnvp` at `ws` as a function of `vs`: several products share what they can."""
+        product = self._through_outputs(ws, needs_likelihood=False)
+        if self._has_other_losses:
+            with backend.replayed(self._random_state):
+                others = backend.hessian_at(self._other_losses, list(ws))
+            outputs_only = product
+
+            def product(vs: Sequence[Tensor]) -> list[Tensor]:
+                return [a + b for a, b in zip(outputs_only(vs), others(vs), strict=True)]
+
+        return self._counted(product, 2.0)
 
     def fvp(
         self,
@@ -146,41 +164,38 @@ class Objective(ModelLoss):
         Raises:
             ValueError: The loss is no likelihood that is known, or has no value per example.
         """
-        self.evaluations += 2.0
+        return self.fisher_at(ws, fisher, normal)(vs)
+
+    def fisher_at(
+        self, ws: Sequence[Tensor], fisher: Fisher = "exact", normal: Normal | None = None
+    ) -> Product:
+        """`fvp` at `ws` as a function of `vs`: several products share what they can."""
         if fisher == "exact":
-            return self._through_outputs(ws, vs, needs_likelihood=True)
-
-        def outer(ys: list[Tensor], along: list[Tensor]) -> list[Tensor]:
-            return self._outer_products(ws, ys, along, fisher, normal)
-
+            return self._counted(self._through_outputs(ws, needs_likelihood=True), 2.0)
         with backend.replayed(self._random_state):
-            return backend.product_through(self._outputs, outer, list(ws), list(vs))
+            ys, push, pull = backend.jacobian_at(self._outputs, list(ws))
+        outer = self._outer_products(ws, ys, fisher, normal)
+        return self._counted(lambda vs: pull(outer(push(list(vs)))), 2.0)
 
-    def _through_outputs(
-        self, ws: Sequence[Tensor], vs: Sequence[Tensor], *, needs_likelihood: bool
-    ) -> list[Tensor]:
-        ws, vs = list(ws), list(vs)
+    def _counted(self, product: Product, cost: float) -> Product:
+        def counted(vs: Sequence[Tensor]) -> list[Tensor]:
+            self.evaluations += cost
+            return product(list(vs))
+
+        return counted
+
+    def _through_outputs(self, ws: Sequence[Tensor], *, needs_likelihood: bool) -> Product:
+        ws = list(ws)
+        with backend.replayed(self._random_state):
+            ys, push, pull = backend.jacobian_at(self._outputs, ws)
         purpose = "a Fisher information" if needs_likelihood else None
-
-        def curved(ys: list[Tensor], along: list[Tensor]) -> list[Tensor]:
-            with self._likelihood(likelihood.expecting, purpose):
-                return backend.hvp(lambda ys: self._loss_of_outputs(ws, ys), ys, along)
-
-        with backend.replayed(self._random_state):
-            products = backend.product_through(self._outputs, curved, ws, vs)
-            if needs_likelihood or not self._has_other_losses:
-                return products
-            others = backend.hvp(self._other_losses, ws, vs)
-        return [p + o for p, o in zip(products, others, strict=True)]
+        with self._likelihood(likelihood.expecting, purpose):
+            curved = backend.hessian_at(lambda ys: self._loss_of_outputs(ws, ys), ys)
+        return lambda vs: pull(curved(push(vs)))
 
     def _outer_products(
-        self,
-        ws: Sequence[Tensor],
-        ys: list[Tensor],
-        along: list[Tensor],
-        fisher: Fisher,
-        normal: Normal | None,
-    ) -> list[Tensor]:
+        self, ws: Sequence[Tensor], ys: list[Tensor], fisher: Fisher, normal: Normal | None
+    ) -> Product:
         """The mean over examples of the log-likelihood's gradient in the outputs, twice."""
 
         def gradient() -> list[Tensor]:
@@ -197,10 +212,14 @@ class Objective(ModelLoss):
         # would hold it twice.
         with self._likelihood(likelihood.counting, None):
             counts = gradient()
-        return [
-            g * ops.sum(g * a, axis=-1, keepdims=True) / ops.where(c > 0, c, 1.0)
-            for g, a, c in zip(gs, along, counts, strict=True)
-        ]
+
+        def product(along: Sequence[Tensor]) -> list[Tensor]:
+            return [
+                g * ops.sum(g * a, axis=-1, keepdims=True) / ops.where(c > 0, c, 1.0)
+                for g, a, c in zip(gs, along, counts, strict=True)
+            ]
+
+        return product
 
     def _drawing(self, normal: Normal) -> contextlib.AbstractContextManager:
         """Puts targets from the model's own distribution into the losses, the same ones again."""

@@ -212,11 +212,12 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
             else [self._state_beside(v, slot) for slot in self.slots_for(v)]
             for v in variables
         ]
+        dtype = "float64" if all(is_double(v) for v in variables) else "float32"
         self._shared = {
             name: self.add_variable(
                 shape=slot.shape or (),
-                initializer=lambda shape, dtype, slot=slot: slot.start(None),
-                dtype="float32",
+                initializer=lambda shape, dtype, slot=slot: ops.cast(slot.start(None), dtype),
+                dtype=dtype,
                 name=name,
             )
             for name, slot in self._all_shared_slots().items()

@@ -50,6 +50,10 @@ class Rule(Arguments):
     keeps_lost_digits: ClassVar[bool] = True
     # Gradients of the loss that one step evaluates, the one Keras hands over included.
     gradient_evaluations_per_step: ClassVar[float] = 1.0
+    # True for rules made for all data, or a large part of it, as one minibatch.
+    wants_whole_data: ClassVar[bool] = False
+    # Common arguments that the rule does not take, and what to do instead.
+    refused: ClassVar[dict[str, str]] = {}
     ranges: ClassVar[dict[str, Range]] = {
         "learning_rate": LEARNING_RATE,
         "weight_decay": NON_NEGATIVE,

@@ -59,6 +59,7 @@ NEIGHBOURS: dict[tuple[str, str], str] = {
 }
 # Files of a family folder that may import the backend, each with its reason.
 BACKEND_USERS: dict[str, str] = {
+    "keras_gradopt/closure/__init__.py": "keeps torch.compile away from steps it cannot follow",
     "keras_gradopt/wrappers/__init__.py": (
         "the base class steps Keras' own optimizers, which assign in each backend's own way"
     ),

@@ -104,9 +104,10 @@ def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]
     return jax.value_and_grad(f)(list(ws))
 
 
-def hvp(f: Callable[[list], Tensor], ws: list, vs: list) -> list:
-    """The Hessian of `f` at `ws` times `vs`, forward over reverse."""
-    return jax.jvp(jax.grad(f), (list(ws),), (list(vs),))[1]
+def hessian_at(f: Callable[[list], Tensor], ws: list) -> Callable[[list], list]:
+    """The Hessian of `f` at `ws` as a function of vectors; what all products share is done once."""
+    _, product = jax.linearize(jax.grad(f), list(ws))
+    return lambda vs: product(list(vs))
 
 
 def compiled(f: Callable) -> Callable:
@@ -114,20 +115,17 @@ def compiled(f: Callable) -> Callable:
     return jax.jit(f)
 
 
-def product_through(
-    f: Callable[[list], list], middle: Callable[[list, list], list], ws: list, vs: list
-) -> list:
-    """$J^T m(f(w), Jv)$ with the Jacobian $J$ of `f` at `ws`.
+def jacobian_at(
+    f: Callable[[list], list], ws: list
+) -> tuple[list, Callable[[list], list], Callable[[list], list]]:
+    r"""The values of `f` at `ws`, and its Jacobian $J$ there as two functions.
 
-    Args:
-        f: From weights to a list of tensors.
-        middle: $m$, from those tensors and $Jv$ to tensors of the same shapes.
-        ws: Weights.
-        vs: $v$, of the weights' shapes.
+    Returns:
+        `f(ws)`, the function $v \mapsto Jv$ and the function $u \mapsto J^T u$.
     """
-    ys, along = jax.jvp(f, (list(ws),), (list(vs),))
-    _, pull = jax.vjp(f, list(ws))
-    return pull(middle(ys, along))[0]
+    ys, push = jax.linearize(f, list(ws))
+    pull = jax.linear_transpose(push, list(ws))
+    return ys, lambda vs: push(list(vs)), lambda us: pull(list(us))[0]
 
 
 def mapped(f: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

@@ -214,16 +214,20 @@ def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]
     return value, [densify(g) for g in gradients]
 
 
-def hvp(f: Callable[[list], Tensor], ws: list, vs: list) -> list:
-    """The Hessian of `f` at `ws` times `vs`, reverse over reverse."""
+def hessian_at(f: Callable[[list], Tensor], ws: list) -> Callable[[list], list]:
+    """The Hessian of `f` at `ws` as a function of vectors; what all products share is done once."""
     ws = [tf.convert_to_tensor(w) for w in ws]
-    with tf.GradientTape() as tape, _twice_differentiable_moments():
+    with tf.GradientTape(persistent=True) as tape, _twice_differentiable_moments():
         tape.watch(ws)
         _, gs = value_and_grad(f, ws)
-        pairs = zip(gs, vs, strict=True)
-        along = tf.add_n([tf.reduce_sum(g * tf.stop_gradient(v)) for g, v in pairs])
-    products = tape.gradient(along, ws, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return [densify(p) for p in products]
+    return lambda vs: _pulled(tape, gs, ws, vs)
+
+
+def _pulled(tape: tf.GradientTape, ys: list, xs: list, vs: Sequence[Tensor]) -> list:
+    """Gradients of `ys` in `xs` times `vs`, dense, zeros where nothing depends."""
+    zero = tf.UnconnectedGradients.ZERO
+    found = tape.gradient(ys, xs, output_gradients=list(vs), unconnected_gradients=zero)
+    return [densify(g) for g in found]
 
 
 @contextlib.contextmanager
@@ -256,33 +260,30 @@ def compiled(f: Callable) -> Callable:
     return tf.function(f, autograph=False)
 
 
-def product_through(
-    f: Callable[[list], list], middle: Callable[[list, list], list], ws: list, vs: list
-) -> list:
-    r"""$J^T m(f(w), Jv)$ with the Jacobian $J$ of `f` at `ws`.
+def jacobian_at(
+    f: Callable[[list], list], ws: list
+) -> tuple[list, Callable[[list], list], Callable[[list], list]]:
+    r"""The values of `f` at `ws`, and its Jacobian $J$ there as two functions.
 
     $Jv$ is the gradient of $u \mapsto \langle J^T u, v \rangle$: forward mode lacks operations.
 
-    Args:
-        f: From weights to a list of tensors.
-        middle: $m$, from those tensors and $Jv$ to tensors of the same shapes.
-        ws: Weights.
-        vs: $v$, of the weights' shapes.
+    Returns:
+        `f(ws)`, the function $v \mapsto Jv$ and the function $u \mapsto J^T u$.
     """
     ws = [tf.convert_to_tensor(w) for w in ws]
-    zero = tf.UnconnectedGradients.ZERO
-    with tf.GradientTape() as outer:
+    with tf.GradientTape(persistent=True) as outer:
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(ws)
             # Copies: Keras hangs a softmax's logits on its tensor, and would take the loss of them.
             ys = [tf.identity(y) for y in f(ws)]
         us = [tf.zeros_like(y) for y in ys]
         outer.watch(us)
-        pulled = tape.gradient(ys, ws, output_gradients=us, unconnected_gradients=zero)
-        pulled = [densify(p) for p in pulled]
-    along = outer.gradient(pulled, us, output_gradients=list(vs), unconnected_gradients=zero)
-    found = tape.gradient(ys, ws, output_gradients=middle(ys, along), unconnected_gradients=zero)
-    return [densify(g) for g in found]
+        pulled = _pulled(tape, ys, ws, us)
+    return (
+        ys,
+        lambda vs: _pulled(outer, pulled, us, vs),
+        lambda us: _pulled(tape, ys, ws, us),
+    )
 
 
 def mapped(f: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ import numpy as np
 
 from keras_gradopt.arguments import positive_int
 from keras_gradopt.callbacks import Callback, Scalars
+from keras_gradopt.curvature.data_landscape import DataLandscape
 from keras_gradopt.curvature.eigenpairs import extreme
 from keras_gradopt.curvature.hutchinson import trace
-from keras_gradopt.curvature.landscape import Landscape
 from keras_gradopt.curvature.noise import noise_scale
 from keras_gradopt.curvature.stability import stability
 from keras_gradopt.ranges import Range
@@ -53,7 +53,7 @@ class CurvatureMonitor(Callback):
         what: Of `"sharpness"`, `"smallest_eigenvalue"`, `"trace"`, `"noise_scale"`, at least one.
             The smallest eigenvalue takes as long as the sharpness again.
         training: Whether the loss is that of training, with BatchNormalization by the batch and
-            dropout's masks held still, or that of evaluation: see `curvature.Landscape`.
+            dropout's masks held still, or that of evaluation: see `curvature.DataLandscape`.
         batch_size: Rows that are computed at a time, at least 1; it bounds the memory.
         tolerance: Residual of the eigenvalues, relative to the largest, in (0, 1).
         probes: Products for the trace, at least 2.
@@ -135,13 +135,13 @@ class CurvatureMonitor(Callback):
         self.history: dict[str, list[float]] = {}
         self.errors: dict[str, list[float]] = {}
         self._scalars = Scalars(log_dir)
-        self._landscape: Landscape | None = None
+        self._landscape: DataLandscape | None = None
         self._start = np.zeros(0)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Prepares the loss, and fails here where it cannot be differentiated twice."""
         super().on_train_begin(logs)
-        self._landscape = Landscape(
+        self._landscape = DataLandscape(
             self.model, self.x, self.y, batch_size=self.batch_size, training=self.training
         )
         if "noise_scale" in self.what and self._landscape.data.rows < 3:
@@ -195,7 +195,7 @@ class CurvatureMonitor(Callback):
         }
         return [name for asked in self.what for name in names[asked]]
 
-    def _measured(self, landscape: Landscape) -> dict[str, tuple[float, float]]:
+    def _measured(self, landscape: DataLandscape) -> dict[str, tuple[float, float]]:
         """Name to value and error."""
         landscape.value()  # says so if the training has diverged
         found: dict[str, tuple[float, float]] = {}
@@ -210,7 +210,7 @@ class CurvatureMonitor(Callback):
             found["gradient_noise_scale"] = (noise.value, noise.standard_error)
         return {name: found[name] for name in self._names()}
 
-    def _ends(self, landscape: Landscape) -> dict[str, tuple[float, float]]:
+    def _ends(self, landscape: DataLandscape) -> dict[str, tuple[float, float]]:
         which: Literal["both", "largest"] = (
             "both" if "smallest_eigenvalue" in self.what else "largest"
         )

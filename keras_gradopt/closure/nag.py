@@ -61,18 +61,20 @@ class NAG(EvaluatesLoss):
         """The velocity."""
         return (Slot("velocity"),)
 
-    def _stepped(
-        self, state: dict[str, Any], gs: list[Tensor], variables: Sequence[Any]
-    ) -> dict[str, Any]:
-        h = self.hyperparameters(self.iterations + 1, **self._clock_overrides())
-        ahead = [
-            w + ops.cast(h.momentum, w.dtype) * u
-            for w, (u,) in zip(state["ws"], state["slots"], strict=True)
-        ]
+    def look(
+        self,
+        ws: list[Tensor],
+        gs: list[Tensor],
+        slots: list[tuple[Tensor, ...]],
+        shared: dict[str, Tensor],
+        h: Hyperparameters,
+    ) -> tuple[list[Tensor], list[tuple[Tensor, ...]], dict[str, Tensor]]:
+        """The gradient at the point ahead."""
+        ahead = [w + ops.cast(h.momentum, w.dtype) * u for w, (u,) in zip(ws, slots, strict=True)]
         _, found = self.objective.value_and_grad(ahead)  # (3)
         finite = all_finite(found)
         gs = [ops.where(finite, f, g) for f, g in zip(found, gs, strict=True)]
-        return super()._stepped(state, gs, variables)
+        return gs, slots, shared
 
     def update(self, w: Tensor, g: Tensor, *slots: Tensor, h: Hyperparameters) -> tuple:
         """One step for one variable, by the gradient ahead of it."""

@@ -1,7 +1,7 @@
 """The curvature of a model's loss on data, without ever forming a matrix.
 
-Every function takes a model and data, or a `Landscape` made of them once, which compiles once for
-many questions. Importing this package does not import Keras; touching a name does.
+Every function takes a model and data, or a `DataLandscape` made of them once, which compiles once
+for many questions. Importing this package does not import Keras; touching a name does.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 _MODULES = {
     "ConditionNumber": "conditioning",
+    "DataLandscape": "data_landscape",
     "Descent": "descent",
     "Eigenpairs": "eigenpairs",
     "Estimate": "hutchinson",
     "Inspection": "inspection",
-    "Landscape": "landscape",
     "NoiseScale": "noise",
     "SpectralDensity": "density",
     "Stability": "stability",

@@ -9,9 +9,9 @@ from typing import Any, Unpack
 import numpy as np
 
 from keras_gradopt.arguments import positive_int
+from keras_gradopt.curvature.data_landscape import DataLandscape, Options, landscape_of, watched
 from keras_gradopt.curvature.eigenpairs import searched
 from keras_gradopt.curvature.krylov import Krylov
-from keras_gradopt.curvature.landscape import Landscape, Options, landscape_of, watched
 
 DENSE = 256  # weights up to which all eigenvalues are computed
 
@@ -72,9 +72,9 @@ def condition_number(
     and a damped one tells more.
 
     Args:
-        model: A compiled model, or a `Landscape` of one.
-        x: Inputs, as `Landscape` takes them; None with a `Landscape`.
-        y: Targets; None with a `Landscape`.
+        model: A compiled model, or a `DataLandscape` of one.
+        x: Inputs, as `DataLandscape` takes them; None with a `DataLandscape`.
+        y: Targets; None with a `DataLandscape`.
         damping: $\delta$, at least 0.
         dense_up_to: Weights up to which all eigenvalues are computed, at least 0.
         tolerance: Residual to stop at, relative to the largest absolute value, above 0.
@@ -82,7 +82,7 @@ def condition_number(
         seed: Of the start vector.
         progress: Whether to show a bar.
         **options: `sample_weight`, `batch_size`, `training`, `variables`, `curvature`: see
-            `Landscape`.
+            `DataLandscape`.
 
     Returns:
         `ConditionNumber`.
@@ -117,7 +117,7 @@ def condition_number(
     return from_krylov(landscape, krylov, damping)
 
 
-def from_krylov(landscape: Landscape, krylov: Krylov, damping: float = 0.0) -> ConditionNumber:
+def from_krylov(landscape: DataLandscape, krylov: Krylov, damping: float = 0.0) -> ConditionNumber:
     """The condition number from what Lanczos has found.
 
     Args:
@@ -130,7 +130,7 @@ def from_krylov(landscape: Landscape, krylov: Krylov, damping: float = 0.0) -> C
     return bounded(values + damping, residuals + rounding)
 
 
-def exact(landscape: Landscape, product: Any, damping: float = 0.0) -> ConditionNumber:
+def exact(landscape: DataLandscape, product: Any, damping: float = 0.0) -> ConditionNumber:
     """The condition number from all eigenvalues, with a product for each column."""
     matrix = np.stack([product(e) for e in np.eye(landscape.size)])
     values = np.linalg.eigvalsh((matrix + matrix.T) / 2)

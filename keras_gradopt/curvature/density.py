@@ -10,9 +10,9 @@ from typing import Any, Unpack
 import numpy as np
 
 from keras_gradopt.arguments import positive_int
+from keras_gradopt.curvature.data_landscape import Options, landscape_of, watched
 from keras_gradopt.curvature.hutchinson import Estimate
 from keras_gradopt.curvature.krylov import Krylov, rademacher
-from keras_gradopt.curvature.landscape import Options, landscape_of, watched
 from keras_gradopt.curvature.plots import finish, graph_objects
 
 
@@ -118,9 +118,9 @@ def spectral_density(
     \mathcal{N}(t;\, \theta_{ij}, \sigma^2).$$
 
     Args:
-        model: A compiled model, or a `Landscape` of one.
-        x: Inputs, as `Landscape` takes them; None with a `Landscape`.
-        y: Targets; None with a `Landscape`.
+        model: A compiled model, or a `DataLandscape` of one.
+        x: Inputs, as `DataLandscape` takes them; None with a `DataLandscape`.
+        y: Targets; None with a `DataLandscape`.
         probes: Random vectors, at least 2.
         steps: Lanczos steps $m$ from each, at least 1; no more than the weights' size are made.
             They are kept in memory together, 8 bytes an entry.
@@ -129,7 +129,7 @@ def spectral_density(
         seed: Of the random vectors.
         progress: Whether to show a bar.
         **options: `sample_weight`, `batch_size`, `training`, `variables`, `curvature`: see
-            `Landscape`.
+            `DataLandscape`.
 
     Returns:
         `SpectralDensity`; its standard errors are over the probes.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_gradopt.curvature.data_landscape import DataLandscape
 from keras_gradopt.curvature.krylov import Krylov
-from keras_gradopt.curvature.landscape import Landscape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Descent:
         return self.share > 1e-6
 
 
-def descent(landscape: Landscape, here: float, direction: np.ndarray, steps: Any) -> Descent:
+def descent(landscape: DataLandscape, here: float, direction: np.ndarray, steps: Any) -> Descent:
     """Measures the loss along a direction.
 
     Args:
@@ -62,13 +62,13 @@ def descent(landscape: Landscape, here: float, direction: np.ndarray, steps: Any
     )
 
 
-def reach(landscape: Landscape) -> float:
+def reach(landscape: DataLandscape) -> float:
     """The distance that counts as far: the norm of the weights, at least 1."""
     return max(float(np.linalg.norm(landscape.position)), 1.0)
 
 
 def along_gradient(
-    landscape: Landscape, here: float, g: np.ndarray, largest: float
+    landscape: DataLandscape, here: float, g: np.ndarray, largest: float
 ) -> Descent | None:
     """Down the gradient, by steps around the stable one; None where there is no gradient.
 
@@ -89,7 +89,7 @@ def along_gradient(
 
 
 def second_order(
-    landscape: Landscape, here: float, g: np.ndarray, product: Any, products: int
+    landscape: DataLandscape, here: float, g: np.ndarray, product: Any, products: int
 ) -> Descent | None:
     r"""Along a saddle-free Newton step in the Krylov space of the gradient; None without one.
 
@@ -119,7 +119,7 @@ def second_order(
     return descent(landscape, here, step, length * 2.0 ** np.arange(-6, 2))
 
 
-def along_negative_curvature(landscape: Landscape, here: float, v: np.ndarray) -> Descent:
+def along_negative_curvature(landscape: DataLandscape, here: float, v: np.ndarray) -> Descent:
     """Both ways along a direction of negative curvature, as far as the weights' norm.
 
     Args:

@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from keras_gradopt.curvature.data_landscape import DataLandscape
 from keras_gradopt.curvature.eigenpairs import extreme
-from keras_gradopt.curvature.landscape import Landscape
 
 Directions = Literal["hessian", "random", "path"]
 
 
 def two_directions(
-    landscape: Landscape, kind: Directions, path: np.ndarray | None, product: Any, seed: int
+    landscape: DataLandscape, kind: Directions, path: np.ndarray | None, product: Any, seed: int
 ) -> tuple[np.ndarray, tuple[str, str]]:
     """Two directions, shape (2, size), and what to call them.
 
@@ -48,7 +48,7 @@ def two_directions(
     return components[:2], tuple(f"component of {share:.1%}" for share in shares[:2])  # type: ignore[return-value]
 
 
-def filter_normalised(landscape: Landscape, rng: np.random.Generator) -> np.ndarray:
+def filter_normalised(landscape: DataLandscape, rng: np.random.Generator) -> np.ndarray:
     """A Gaussian direction of which each filter has the norm of the weights' filter.
 
     A filter is what leads to one unit, the last axis. Biases and the scales of normalisation,

@@ -8,8 +8,8 @@ from typing import Any, Literal, Unpack
 import numpy as np
 
 from keras_gradopt.arguments import positive_int
+from keras_gradopt.curvature.data_landscape import DataLandscape, Options, landscape_of, watched
 from keras_gradopt.curvature.krylov import Krylov
-from keras_gradopt.curvature.landscape import Landscape, Options, landscape_of, watched
 
 Which = Literal["largest", "smallest", "both"]
 _ENDS = ("largest", "smallest", "both")
@@ -67,9 +67,9 @@ def top_eigenpairs(
     have got to it within its products. Values are algebraic: the smallest is the most negative.
 
     Args:
-        model: A compiled model, or a `Landscape` of one.
-        x: Inputs, as `Landscape` takes them; None with a `Landscape`.
-        y: Targets; None with a `Landscape`.
+        model: A compiled model, or a `DataLandscape` of one.
+        x: Inputs, as `DataLandscape` takes them; None with a `DataLandscape`.
+        y: Targets; None with a `DataLandscape`.
         k: How many at each end, at least 1.
         which: `"largest"`, `"smallest"` or `"both"` ends.
         tolerance: Residual to stop at, relative to the largest absolute value, above 0. Values are
@@ -79,7 +79,7 @@ def top_eigenpairs(
         seed: Of the start vector.
         progress: Whether to show a bar.
         **options: `sample_weight`, `batch_size`, `training`, `variables`, `curvature`: see
-            `Landscape`.
+            `DataLandscape`.
 
     Returns:
         `Eigenpairs`: k of them, 2k for both ends, or all that the matrix has if these are fewer.
@@ -116,7 +116,7 @@ def top_eigenpairs(
 
 
 def extreme(
-    landscape: Landscape,
+    landscape: DataLandscape,
     product: Any,
     start: np.ndarray,
     k: int,
@@ -169,7 +169,7 @@ def _wanted(count: int, k: int, which: Which) -> np.ndarray:
 
 
 def measured(
-    landscape: Landscape, product: Any, krylov: Krylov, k: int, which: Which, tolerance: float
+    landscape: DataLandscape, product: Any, krylov: Krylov, k: int, which: Which, tolerance: float
 ) -> Eigenpairs:
     """The pairs with residuals from products of their own, not from Lanczos' recurrence."""
     ritz, s, _ = krylov.ritz()

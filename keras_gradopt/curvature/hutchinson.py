@@ -8,8 +8,8 @@ from typing import Any, Literal, Unpack
 import numpy as np
 
 from keras_gradopt.arguments import positive_int
+from keras_gradopt.curvature.data_landscape import Options, landscape_of, watched
 from keras_gradopt.curvature.krylov import rademacher
-from keras_gradopt.curvature.landscape import Options, landscape_of, watched
 
 Method = Literal["hutchinson", "hutch++"]
 
@@ -57,16 +57,16 @@ def trace(
     of `probes` vectors.
 
     Args:
-        model: A compiled model, or a `Landscape` of one.
-        x: Inputs, as `Landscape` takes them; None with a `Landscape`.
-        y: Targets; None with a `Landscape`.
+        model: A compiled model, or a `DataLandscape` of one.
+        x: Inputs, as `DataLandscape` takes them; None with a `DataLandscape`.
+        y: Targets; None with a `DataLandscape`.
         probes: Products to spend, at least 2, with `"hutch++"` at least 6. Two standard errors
             cover the truth in 95 % of draws from some 20 on.
         method: `"hutchinson"` or `"hutch++"`.
         seed: Of the probes.
         progress: Whether to show a bar.
         **options: `sample_weight`, `batch_size`, `training`, `variables`, `curvature`: see
-            `Landscape`.
+            `DataLandscape`.
 
     Returns:
         `Estimate` of two numbers.
@@ -125,24 +125,24 @@ def diagonal(
     unbiased; entry $k$ has variance $\sum_{j \ne k} H_{kj}^2 / m$.
 
     Args:
-        model: A compiled model, or a `Landscape` of one.
-        x: Inputs, as `Landscape` takes them; None with a `Landscape`.
-        y: Targets; None with a `Landscape`.
+        model: A compiled model, or a `DataLandscape` of one.
+        x: Inputs, as `DataLandscape` takes them; None with a `DataLandscape`.
+        y: Targets; None with a `DataLandscape`.
         probes: Products to spend, at least 2.
         seed: Of the probes.
         progress: Whether to show a bar.
         **options: `sample_weight`, `batch_size`, `training`, `variables`, `curvature`: see
-            `Landscape`.
+            `DataLandscape`.
 
     Returns:
-        `Estimate` of two flat arrays; `Landscape.arrays` cuts them into the variables' shapes.
+        `Estimate` of two flat arrays; `DataLandscape.arrays` cuts them into the variables' shapes.
 
     Raises:
         ValueError: A layer has no second derivative, or an argument is out of its range.
 
     Example:
         >>> model.compile(optimizer="sgd", loss="mse")
-        >>> landscape = keras_gradopt.curvature.Landscape(model, x, y)
+        >>> landscape = keras_gradopt.curvature.DataLandscape(model, x, y)
         >>> estimate = keras_gradopt.curvature.diagonal(landscape, probes=20)
         >>> [part.shape for part in landscape.arrays(estimate.value)]
         [(5, 8), (8,), (8, 1), (1,)]

@@ -11,12 +11,12 @@ from keras_gradopt.arguments import positive_int
 from keras_gradopt.curvature import descent as lines
 from keras_gradopt.curvature import verdict as verdicts
 from keras_gradopt.curvature.conditioning import DENSE, exact, from_krylov
+from keras_gradopt.curvature.data_landscape import DataLandscape, Options, landscape_of, watched
 from keras_gradopt.curvature.density import spectral_density
 from keras_gradopt.curvature.descent import Descent
 from keras_gradopt.curvature.eigenpairs import measured, searched
 from keras_gradopt.curvature.hutchinson import trace
 from keras_gradopt.curvature.inspection import Inspection
-from keras_gradopt.curvature.landscape import Landscape, Options, landscape_of, watched
 from keras_gradopt.curvature.noise import NoiseScale, noise_scale
 from keras_gradopt.curvature.stability import Stability, stability
 
@@ -54,16 +54,16 @@ def inspect(
     4. *minimum*: none of these.
 
     Args:
-        model: A compiled model, or a `Landscape` of one.
-        x: Inputs, as `Landscape` takes them; None with a `Landscape`.
-        y: Targets; None with a `Landscape`.
+        model: A compiled model, or a `DataLandscape` of one.
+        x: Inputs, as `DataLandscape` takes them; None with a `DataLandscape`.
+        y: Targets; None with a `DataLandscape`.
         learning_rate: To compare the sharpness with; None is the optimizer's present one.
         probes: For the trace, at least 2.
         max_products: Products to spend at most on the extreme eigenvalues, at least 2.
         spectrum: Whether to compute the spectral density too, some 100 products more.
         seed: Of everything drawn at random.
         progress: Whether to show bars.
-        **options: `sample_weight`, `batch_size`, `training`, `variables`: see `Landscape`.
+        **options: `sample_weight`, `batch_size`, `training`, `variables`: see `DataLandscape`.
 
     Returns:
         `Inspection`.
@@ -147,7 +147,7 @@ def inspect(
     )
 
 
-def _noise(landscape: Landscape) -> NoiseScale | None:
+def _noise(landscape: DataLandscape) -> NoiseScale | None:
     grouped = landscape.in_groups(_GROUPS)
     if len(grouped.data) < 3:
         return None
@@ -156,7 +156,7 @@ def _noise(landscape: Landscape) -> NoiseScale | None:
 
 
 def _change(
-    landscape: Landscape, loss: float, g: np.ndarray, largest: float, noise: NoiseScale | None
+    landscape: DataLandscape, loss: float, g: np.ndarray, largest: float, noise: NoiseScale | None
 ) -> float:
     """How much the loss may change within a tenth of the weights' norm, relative to it."""
     squares = float(g @ g) + (max(noise.variance.value, 0.0) if noise else 0.0)

@@ -1,4 +1,4 @@
-"""Krylov: Lanczos' basis of a symmetric matrix that is known by its products."""
+"""Krylov: Lanczos' basis on the host, for a symmetric matrix that is known by its products."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from keras_gradopt.curvature.data_landscape import Options, landscape_of
 from keras_gradopt.curvature.hutchinson import Estimate
-from keras_gradopt.curvature.landscape import Options, landscape_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +74,10 @@ def gradient_noise_scale(
     Dropout's noise is not in it, with `training=True` neither.
 
     Args:
-        model: A compiled model, or a `Landscape` of one.
-        x: Inputs, as `Landscape` takes them; None with a `Landscape`.
-        y: Targets; None with a `Landscape`.
-        **options: `sample_weight`, `batch_size`, `training`, `variables`: see `Landscape`.
+        model: A compiled model, or a `DataLandscape` of one.
+        x: Inputs, as `DataLandscape` takes them; None with a `DataLandscape`.
+        y: Targets; None with a `DataLandscape`.
+        **options: `sample_weight`, `batch_size`, `training`, `variables`: see `DataLandscape`.
             Where `batch_size` is left out, the data is cut into some 32 minibatches; small ones
             tell more.
 

@@ -10,9 +10,9 @@ from typing import Any, Unpack
 import numpy as np
 
 from keras_gradopt.arguments import positive_int
+from keras_gradopt.curvature.data_landscape import DataLandscape, Options, landscape_of, watched
 from keras_gradopt.curvature.descent import reach
 from keras_gradopt.curvature.directions import Directions, two_directions
-from keras_gradopt.curvature.landscape import Landscape, Options, landscape_of, watched
 from keras_gradopt.curvature.plots import finish, graph_objects
 
 _KINDS = ("hessian", "random", "path")
@@ -45,7 +45,7 @@ class Surface:
     path_share: float | None = None
 
     def weights(self, a: float, b: float) -> np.ndarray:
-        """The weights at a point of the plane, flat; `Landscape.arrays` cuts them."""
+        """The weights at a point of the plane, flat; `DataLandscape.arrays` cuts them."""
         moved: np.ndarray = self.centre + np.array([a, b]) @ self.directions
         return moved
 
@@ -119,9 +119,9 @@ def surface(
     by least squares; on random directions next to nothing of it is seen, on its own the most.
 
     Args:
-        model: A compiled model, or a `Landscape` of one.
-        x: Inputs, as `Landscape` takes them; None with a `Landscape`.
-        y: Targets; None with a `Landscape`.
+        model: A compiled model, or a `DataLandscape` of one.
+        x: Inputs, as `DataLandscape` takes them; None with a `DataLandscape`.
+        y: Targets; None with a `DataLandscape`.
         path: The weights on the way, in order: at each point a list of arrays as
             `model.get_weights()` gives them, or of trainable variables only, or one flat vector.
             State that is not trainable stays as it is now.
@@ -134,7 +134,7 @@ def surface(
         seed: Of random directions, and of Lanczos.
         progress: Whether to show a bar.
         **options: `sample_weight`, `batch_size`, `training`, `variables`, `curvature`: see
-            `Landscape`.
+            `DataLandscape`.
 
     Returns:
         `Surface`.
@@ -199,13 +199,13 @@ def surface(
     )
 
 
-def _watched_value(landscape: Landscape, target: int, *, progress: bool) -> Any:
+def _watched_value(landscape: DataLandscape, target: int, *, progress: bool) -> Any:
     if not progress:
         return landscape.value
     return watched(landscape.value, target, progress=True)
 
 
-def _vector(landscape: Landscape, point: Any) -> np.ndarray:
+def _vector(landscape: DataLandscape, point: Any) -> np.ndarray:
     """The weights at a point of a path as one vector."""
     if isinstance(point, np.ndarray) and point.shape == (landscape.size,):
         return point.astype("float64")
@@ -223,7 +223,7 @@ def _vector(landscape: Landscape, point: Any) -> np.ndarray:
 
 
 def _spans(
-    landscape: Landscape,
+    landscape: DataLandscape,
     directions: Directions,
     projected: np.ndarray | None,
     span: float | tuple[float, float] | None,

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from keras_gradopt.curvature.landscape import Curvature, Landscape, Options, landscape_of
+from keras_gradopt.curvature.data_landscape import Curvature, DataLandscape, Options, landscape_of
 
 Vector = np.ndarray | Sequence[Any]
 
@@ -22,11 +22,11 @@ def hvp(
     matrix is formed.
 
     Args:
-        model: A compiled model, or a `Landscape` of one.
-        x: Inputs, as `Landscape` takes them; None with a `Landscape`.
-        y: Targets; None with a `Landscape`.
+        model: A compiled model, or a `DataLandscape` of one.
+        x: Inputs, as `DataLandscape` takes them; None with a `DataLandscape`.
+        y: Targets; None with a `DataLandscape`.
         v: The vector: flat, or an array for each variable.
-        **options: `sample_weight`, `batch_size`, `training`, `variables`: see `Landscape`.
+        **options: `sample_weight`, `batch_size`, `training`, `variables`: see `DataLandscape`.
 
     Returns:
         The product in the form of `v`, float64.
@@ -55,11 +55,11 @@ def ggnvp(
     model's outputs and the Hessian $H$ of the loss in them it is $J^T H J v$.
 
     Args:
-        model: A compiled model, or a `Landscape` of one.
-        x: Inputs, as `Landscape` takes them; None with a `Landscape`.
-        y: Targets; None with a `Landscape`.
+        model: A compiled model, or a `DataLandscape` of one.
+        x: Inputs, as `DataLandscape` takes them; None with a `DataLandscape`.
+        y: Targets; None with a `DataLandscape`.
         v: The vector: flat, or an array for each variable.
-        **options: `sample_weight`, `batch_size`, `training`, `variables`: see `Landscape`.
+        **options: `sample_weight`, `batch_size`, `training`, `variables`: see `DataLandscape`.
 
     Returns:
         The product in the form of `v`, float64.
@@ -91,11 +91,11 @@ def fvp(
     expectation over $y$ taken exactly.
 
     Args:
-        model: A compiled model whose loss is a likelihood, or a `Landscape` of one.
-        x: Inputs, as `Landscape` takes them; None with a `Landscape`.
-        y: Targets, which give shapes only; None with a `Landscape`.
+        model: A compiled model whose loss is a likelihood, or a `DataLandscape` of one.
+        x: Inputs, as `DataLandscape` takes them; None with a `DataLandscape`.
+        y: Targets, which give shapes only; None with a `DataLandscape`.
         v: The vector: flat, or an array for each variable.
-        **options: `sample_weight`, `batch_size`, `training`, `variables`: see `Landscape`.
+        **options: `sample_weight`, `batch_size`, `training`, `variables`: see `DataLandscape`.
 
     Returns:
         The product in the form of `v`, float64.
@@ -118,15 +118,15 @@ def fvp(
 
 
 def _product(model: Any, x: Any, y: Any, v: Vector, curvature: Curvature, options: Any) -> Vector:
-    if isinstance(model, Landscape):
+    if isinstance(model, DataLandscape):
         landscape = landscape_of(model, x, y, options)
         if landscape.curvature != curvature:
             raise ValueError(
-                f"The Landscape was made with curvature={landscape.curvature!r}: make one with "
+                f"The DataLandscape was made with curvature={landscape.curvature!r}: make one with "
                 f"curvature={curvature!r}, or give the model and the data."
             )
     else:
-        landscape = Landscape(model, x, y, **{**options, "curvature": curvature})
+        landscape = DataLandscape(model, x, y, **{**options, "curvature": curvature})
     flat = v if isinstance(v, np.ndarray) and v.ndim == 1 else landscape.flat(list(v))
     if flat.shape != (landscape.size,):
         raise ValueError(

@@ -28,7 +28,7 @@ def once_differentiable(landscape: Any) -> Iterator[None]:
     """Turns what a backend says of a missing second derivative into an error that names the layer.
 
     Args:
-        landscape: The `Landscape` whose product is computed inside.
+        landscape: The `DataLandscape` whose product is computed inside.
 
     Raises:
         ValueError: The product failed, and a layer or the loss has no second derivative.
@@ -51,7 +51,7 @@ def require_symmetry(landscape: Any, product: Callable) -> None:
     or it is 0 for whole variables, which are looked at more closely then.
 
     Args:
-        landscape: The `Landscape`.
+        landscape: The `DataLandscape`.
         product: From $v$ to $H v$, asked twice.
 
     Raises:
@@ -153,7 +153,7 @@ def _is_smooth(f: Any, weights: list, inputs: Any) -> bool:
     others = [rng.normal(size=tuple(w.shape)) for w in ws[1:]]
     last = [1.0, *(np.zeros_like(u) for u in others)]
     try:
-        product = backend.compiled(lambda ws, vs: backend.hvp(loss, ws, vs))
+        product = backend.compiled(lambda ws, vs: backend.hessian_at(loss, ws)(vs))
         along_last = product(ws, _like(ws, last))
         along_others = product(ws, _like(ws, [0.0, *others]))
     except Exception:  # noqa: BLE001 - each backend has its own for what it cannot differentiate

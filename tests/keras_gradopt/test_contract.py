@@ -119,7 +119,8 @@ def _fit_lowers_the_loss(cls: type, *, jit_compile: bool, dropout: float) -> Non
     x, y = regression_data()
     model = compiled(cls, jit_compile=jit_compile, dropout=dropout, batch_norm=True)
     # The default rates are for long trainings; a loss that falls is what any of them must give.
-    history = model.fit(x, y, epochs=6, batch_size=8, verbose=0).history["loss"]
+    batch_size = len(x) if cls.wants_whole_data else 8
+    history = model.fit(x, y, epochs=6, batch_size=batch_size, verbose=0).history["loss"]
     assert np.all(np.isfinite(history))
     assert history[-1] < history[0]
 
@@ -203,7 +204,8 @@ def test_a_gradient_that_overflows_is_skipped_by_loss_scaling(cls: type) -> None
 
 @every_class
 def test_config_makes_the_same_optimizer(cls: type) -> None:
-    first = cls.example(clipnorm=0.5, use_ema=True, name="named")
+    given = {"clipnorm": 0.5, "use_ema": True, "name": "named"}
+    first = cls.example(**{name: v for name, v in given.items() if name not in cls.refused})
     config = first.get_config()
     second = cls.from_config(config)
     assert second.get_config() == first.get_config()

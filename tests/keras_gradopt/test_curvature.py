@@ -18,7 +18,7 @@ from keras import ops
 import keras_gradopt as kg
 from keras_gradopt import curvature, objective
 from keras_gradopt.curvature.conditioning import bounded
-from keras_gradopt.curvature.landscape import Landscape
+from keras_gradopt.curvature.data_landscape import DataLandscape
 from keras_gradopt.curvature.noise import noise_scale
 from keras_gradopt.curvature.stability import stability_limit
 from tests.keras_gradopt import curved
@@ -36,12 +36,12 @@ def hessian() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def landscape() -> Landscape:
+def landscape() -> DataLandscape:
     """20 rows in minibatches of 7, 7 and 6."""
-    return Landscape(curved.compiled(), *curved.data(), batch_size=7)
+    return DataLandscape(curved.compiled(), *curved.data(), batch_size=7)
 
 
-class Quadratic(Landscape):
+class Quadratic(DataLandscape):
     """A landscape with a matrix of its own in place of a model's."""
 
     def __init__(self, matrix: np.ndarray) -> None:
@@ -57,7 +57,7 @@ class Quadratic(Landscape):
 
 
 def test_loss_gradient_and_products_are_those_of_all_rows(
-    landscape: Landscape, hessian: np.ndarray
+    landscape: DataLandscape, hessian: np.ndarray
 ) -> None:
     w = curved.weights()
     np.testing.assert_allclose(landscape.position, w)
@@ -77,7 +77,7 @@ def test_products_with_each_matrix(name: str, hessian: np.ndarray) -> None:
     v = np.random.default_rng(1).normal(size=curved.SIZE)
     kinds = {"hvp": "hessian", "ggnvp": "gauss_newton", "fvp": "fisher"}
     product, options = getattr(curvature, name), {"curvature": kinds[name], "batch_size": 10}
-    seen = Landscape(curved.compiled(), *curved.data(), **options)
+    seen = DataLandscape(curved.compiled(), *curved.data(), **options)
     np.testing.assert_allclose(product(seen, v=v), matrix @ v, **CLOSE)
     arrays = product(seen, v=curved.cut(v))
     for found, expected in zip(arrays, curved.cut(matrix @ v), strict=True):
@@ -86,7 +86,7 @@ def test_products_with_each_matrix(name: str, hessian: np.ndarray) -> None:
 
 @pytest.mark.parametrize("variables", ["low", ["low/kernel", "low/bias"]])
 def test_variables_restrict_to_a_block_of_the_matrix(variables: Any, hessian: np.ndarray) -> None:
-    some = Landscape(curved.compiled(), *curved.data(), variables=variables)
+    some = DataLandscape(curved.compiled(), *curved.data(), variables=variables)
     assert [v.path.split("/")[-1] for v in some.variables] == ["kernel", "bias"]
     dense = np.stack([some.product(e) for e in np.eye(some.size)])
     np.testing.assert_allclose(dense, hessian[: some.size, : some.size], **CLOSE)
@@ -100,7 +100,7 @@ def test_the_loss_is_that_of_evaluate_or_that_of_training(training: bool) -> Non
     weights = np.linspace(0.5, 2.0, 64).astype("float32")
     for v in model.non_trainable_variables[:2]:  # moving statistics
         v.assign(np.linspace(0.2, 1.2, 8))
-    seen = Landscape(model, x, y, sample_weight=weights, batch_size=32, training=training)
+    seen = DataLandscape(model, x, y, sample_weight=weights, batch_size=32, training=training)
     before = values(model.variables)
     assert seen.value() == seen.value()
     evaluated = model.evaluate(x, y, sample_weight=weights, batch_size=32, verbose=0)
@@ -122,7 +122,7 @@ def test_dropout_of_the_process_generator_is_held_still() -> None:
         [keras.Input((5,)), keras.layers.Dense(8), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
     )
     model.compile(optimizer="sgd", loss="mse")
-    seen = Landscape(model, *regression_data(32), training=True)
+    seen = DataLandscape(model, *regression_data(32), training=True)
     first = seen.value()
     keras.random.normal((10,))
     assert seen.value() == first
@@ -138,15 +138,15 @@ def test_regularisers_and_several_inputs_and_outputs_enter() -> None:
     model = keras.Model(inputs, dict(zip("ab", outputs, strict=True)))
     model.compile(optimizer="sgd", loss={"a": "mse", "b": "mae"})
     given = ({"p": x, "q": x**2}, {"a": y, "b": -y})
-    seen = Landscape(model, *given, batch_size=8)
+    seen = DataLandscape(model, *given, batch_size=8)
     evaluated = model.evaluate(*given, batch_size=8, verbose=0, return_dict=True)
     assert seen.value() == pytest.approx(evaluated["loss"], rel=1e-5)
 
 
-def test_a_dataset_is_read_once_and_averaged_by_rows(landscape: Landscape) -> None:
+def test_a_dataset_is_read_once_and_averaged_by_rows(landscape: DataLandscape) -> None:
     x, y = curved.data()
     batches = ((x[i : i + 8], y[i : i + 8]) for i in (0, 8, 16))
-    seen = Landscape(curved.compiled(), batches)
+    seen = DataLandscape(curved.compiled(), batches)
     assert seen.data.sizes == [8, 8, 4]
     assert seen.value() == pytest.approx(landscape.value(), rel=1e-6)
     np.testing.assert_allclose(seen.gradient(), landscape.gradient(), **CLOSE)
@@ -154,11 +154,11 @@ def test_a_dataset_is_read_once_and_averaged_by_rows(landscape: Landscape) -> No
 
 def test_a_product_is_compiled_once_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     traced = []
-    own = objective.Objective.hvp
+    own = objective.Objective.hessian_at
     monkeypatch.setattr(
-        objective.Objective, "hvp", lambda self, *a: traced.append(1) or own(self, *a)
+        objective.Objective, "hessian_at", lambda self, *a: traced.append(1) or own(self, *a)
     )
-    seen = Landscape(curved.compiled(), *curved.data(), batch_size=8)
+    seen = DataLandscape(curved.compiled(), *curved.data(), batch_size=8)
     for v in np.random.default_rng(0).normal(size=(4, seen.size)):
         seen.product(v)
     # Minibatches of 8, 8 and 4 rows; torch runs without compiling, two products to check it too.
@@ -168,7 +168,7 @@ def test_a_product_is_compiled_once_for_each_shape(monkeypatch: pytest.MonkeyPat
 def test_a_landscape_outlives_a_training_and_follows_when_told() -> None:
     x, y = curved.data()
     model = curved.compiled()
-    seen = Landscape(model, x, y)
+    seen = DataLandscape(model, x, y)
     before = seen.value()
     model.fit(x, y, epochs=3, verbose=0)
     assert seen.value() == before
@@ -183,7 +183,7 @@ def test_a_landscape_outlives_a_training_and_follows_when_told() -> None:
 @pytest.mark.parametrize("which", ["largest", "smallest", "both"])
 @pytest.mark.parametrize("k", [1, 3])
 def test_eigenpairs_are_those_of_the_dense_matrix(
-    which: Any, k: int, landscape: Landscape, hessian: np.ndarray
+    which: Any, k: int, landscape: DataLandscape, hessian: np.ndarray
 ) -> None:
     expected = np.linalg.eigvalsh(hessian)[::-1]
     ends = {"largest": expected[:k], "smallest": expected[-k:]}
@@ -199,7 +199,7 @@ def test_eigenpairs_are_those_of_the_dense_matrix(
 
 @pytest.mark.parametrize("products", [3, 5, 8, 12])
 def test_an_eigenvalue_is_always_within_the_stated_error(
-    products: int, landscape: Landscape, hessian: np.ndarray
+    products: int, landscape: DataLandscape, hessian: np.ndarray
 ) -> None:
     """Also where the search was cut short, and for every seed."""
     truth = np.linalg.eigvalsh(hessian)
@@ -235,7 +235,7 @@ def test_known_spectra_come_out_within_their_errors(name: str) -> None:
         assert np.all(apart <= pairs.errors + 1e-12)
 
 
-def test_scipy_agrees_through_the_linear_operator(landscape: Landscape) -> None:
+def test_scipy_agrees_through_the_linear_operator(landscape: DataLandscape) -> None:
     from scipy.sparse.linalg import eigsh
 
     expected = eigsh(landscape.linear_operator(), k=2, which="LA", tol=1e-5)[0][::-1]
@@ -243,7 +243,7 @@ def test_scipy_agrees_through_the_linear_operator(landscape: Landscape) -> None:
     np.testing.assert_allclose(pairs.values, expected, rtol=1e-4)
 
 
-def test_gauss_newton_s_eigenvalues(landscape: Landscape) -> None:
+def test_gauss_newton_s_eigenvalues(landscape: DataLandscape) -> None:
     del landscape
     pairs = curvature.top_eigenpairs(
         curved.compiled(), *curved.data(), which="both", curvature="gauss_newton"
@@ -297,7 +297,7 @@ def test_two_standard_errors_cover_the_diagonal(hessian: np.ndarray) -> None:
 
 
 def test_estimates_of_a_model_are_near_its_matrix(
-    landscape: Landscape, hessian: np.ndarray
+    landscape: DataLandscape, hessian: np.ndarray
 ) -> None:
     total = curvature.trace(landscape, probes=30)
     assert abs(total.value - np.trace(hessian)) <= 3 * total.standard_error
@@ -349,7 +349,7 @@ def test_the_density_of_known_spectra(name: str, tmp_path: Path) -> None:
 # --- conditioning ---
 
 
-def test_the_condition_number_of_a_model(landscape: Landscape, hessian: np.ndarray) -> None:
+def test_the_condition_number_of_a_model(landscape: DataLandscape, hessian: np.ndarray) -> None:
     for damping in (0.0, 20.0):
         sizes = np.abs(np.linalg.eigvalsh(hessian) + damping)
         exact = curvature.condition_number(landscape, damping=damping)
@@ -461,14 +461,14 @@ def test_the_surface_is_what_evaluate_measures_at_its_points(
 
 
 def test_hessian_directions_are_its_top_eigenvectors(
-    landscape: Landscape, hessian: np.ndarray
+    landscape: DataLandscape, hessian: np.ndarray
 ) -> None:
     plane = curvature.surface(landscape, points=3)
     vectors = np.linalg.eigh(hessian)[1][:, ::-1].T[:2]
     np.testing.assert_allclose(np.abs(plane.directions @ vectors.T), np.eye(2), atol=0.02)
 
 
-def test_random_directions_have_the_norm_of_each_filter(landscape: Landscape) -> None:
+def test_random_directions_have_the_norm_of_each_filter(landscape: DataLandscape) -> None:
     plane = curvature.surface(landscape, directions="random", points=3, span=0.5)
     kernel, bias, out, _ = landscape.arrays(landscape.position)
     for direction in plane.directions:
@@ -481,7 +481,7 @@ def test_random_directions_have_the_norm_of_each_filter(landscape: Landscape) ->
     assert (plane.a[-1], plane.b[0]) == (0.5, -0.5)
 
 
-def test_a_path_in_a_plane_is_seen_whole(landscape: Landscape) -> None:
+def test_a_path_in_a_plane_is_seen_whole(landscape: DataLandscape) -> None:
     rng = np.random.default_rng(0)
     u, v = np.linalg.qr(rng.normal(size=(curved.SIZE, 2)))[0].T
     circle = [
@@ -508,7 +508,7 @@ def test_a_saddle_is_called_one_and_its_direction_leads_down() -> None:
     assert found.eigenpairs.values[-1] == pytest.approx(expected, rel=1e-4)
     assert f"lambda_min = {expected:.2g} ±" in found.verdict
     before = model.evaluate(x, y, verbose=0)
-    seen = Landscape(model, x, y)
+    seen = DataLandscape(model, x, y)
     moved = seen.position + found.escape.step * found.escape.direction
     for v, value in zip(model.trainable_variables, seen.arrays(moved), strict=True):
         v.assign(value)
@@ -655,23 +655,23 @@ def test_data_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="x has 20, y has 19"):
         curvature.inspect(model, x, y[:19])
     with pytest.raises(ValueError, match="no rows"):
-        Landscape(model, x[:0], y[:0])
+        DataLandscape(model, x[:0], y[:0])
     with pytest.raises(ValueError, match="received float"):
-        Landscape(model, 1.0, y)
+        DataLandscape(model, 1.0, y)
     with pytest.raises(ValueError, match="leave out y"):
-        Landscape(model, [(x, y)].__iter__(), y)
+        DataLandscape(model, [(x, y)].__iter__(), y)
     with pytest.raises(ValueError, match="batch_size must be a whole number"):
-        Landscape(model, x, y, batch_size=0)
+        DataLandscape(model, x, y, batch_size=0)
     with pytest.raises(ValueError, match="at least 3, but 2 rows"):
         curvature.gradient_noise_scale(model, x[:2], y[:2], batch_size=1)
 
 
 def test_variables_that_fit_none_are_refused_with_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"fits none.*low/kernel"):
-        Landscape(curved.compiled(), *curved.data(), variables="middle")
+        DataLandscape(curved.compiled(), *curved.data(), variables="middle")
 
 
-def test_arguments_out_of_their_ranges_are_refused(landscape: Landscape) -> None:
+def test_arguments_out_of_their_ranges_are_refused(landscape: DataLandscape) -> None:
     for call, message in (
         (lambda: curvature.top_eigenpairs(landscape, k=0), "k must be"),
         (lambda: curvature.top_eigenpairs(landscape, which="top"), "which must be one of"),
@@ -689,7 +689,10 @@ def test_arguments_out_of_their_ranges_are_refused(landscape: Landscape) -> None
         (lambda: curvature.hvp(landscape, v=np.ones(4)), "as many entries as the weights, 21"),
         (lambda: curvature.ggnvp(landscape, v=np.ones(21)), "curvature='hessian'"),
         (lambda: curvature.trace(landscape, curved.data()[0]), "leave out x"),
-        (lambda: Landscape(landscape.model, *curved.data(), curvature="k"), "curvature must be"),
+        (
+            lambda: DataLandscape(landscape.model, *curved.data(), curvature="k"),
+            "curvature must be",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -713,7 +716,7 @@ def test_an_infinite_derivative_of_a_finite_loss_is_said() -> None:
     hidden = keras.layers.Dense(2, kernel_initializer="zeros", name="low")(inputs)
     model = keras.Model(inputs, keras.layers.Lambda(lambda h: ops.sqrt(ops.sum(h * h, 1)))(hidden))
     model.compile(optimizer="sgd", loss="mse")
-    assert np.isfinite(Landscape(model, x, y[:, 0]).value())
+    assert np.isfinite(DataLandscape(model, x, y[:, 0]).value())
     with pytest.raises(ValueError, match=r"is finite, but its product.*low/kernel.*epsilon"):
         curvature.trace(model, x, y[:, 0])
 
@@ -769,11 +772,11 @@ def test_a_layer_without_second_derivative_is_named() -> None:
     layers = [keras.layers.Dense(4, "tanh"), Twice(name="culprit"), keras.layers.Dense(1)]
     model = keras.Sequential([keras.Input((3,)), keras.Sequential(layers)])
     model.compile(optimizer="sgd", loss="mse")
-    assert np.any(Landscape(model, x, y).gradient())
+    assert np.any(DataLandscape(model, x, y).gradient())
     with pytest.raises(ValueError, match=r"cannot be differentiated twice.*culprit' \(Twice\)"):
         curvature.inspect(model, x, y)
     # What stands after it can be looked at still.
-    last = Landscape(model, x, y, variables=model.trainable_variables[-2:])
+    last = DataLandscape(model, x, y, variables=model.trainable_variables[-2:])
     assert np.any(last.product(np.ones(last.size)))
     # Where it stands last, TensorFlow and torch give a Hessian of 0.
     ending = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1), Twice(name="ending")])
@@ -810,7 +813,7 @@ def test_a_gradient_of_no_function_is_refused() -> None:
 
 # --- documentation ---
 
-DOCUMENTED = ["Landscape", *(n for n in sorted(curvature._MODULES) if n[0].islower())]
+DOCUMENTED = ["DataLandscape", *(n for n in sorted(curvature._MODULES) if n[0].islower())]
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
@@ -841,7 +844,7 @@ def test_public_names_are_where_they_are_said_to_be() -> None:
         _ = kg.curvature.hessians
 
 
-def test_progress_is_shown_where_asked_for(capsys: Any, landscape: Landscape) -> None:
+def test_progress_is_shown_where_asked_for(capsys: Any, landscape: DataLandscape) -> None:
     curvature.trace(landscape, probes=3)
     assert not capsys.readouterr().out
     curvature.trace(landscape, probes=3, progress=True)

@@ -181,18 +181,26 @@ def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]
     return value.detach(), gradients
 
 
-def hvp(f: Callable[[list], Tensor], ws: list, vs: list) -> list:
-    """The Hessian of `f` at `ws` times `vs`, reverse over reverse."""
+def hessian_at(f: Callable[[list], Tensor], ws: list) -> Callable[[list], list]:
+    """The Hessian of `f` at `ws` as a function of vectors; what all products share is done once."""
     with torch.enable_grad():
         leaves = [w.detach().requires_grad_(True) for w in ws]
         gs = torch.autograd.grad(f(leaves), leaves, create_graph=True, allow_unused=True)
-        pairs = [(g, v) for g, v in zip(gs, vs, strict=True) if g is not None and g.requires_grad]
-        if not pairs:  # a loss that is linear in the weights
-            return [torch.zeros_like(w) for w in ws]
-        along = sum((g * v.detach()).sum() for g, v in pairs)
-        products = torch.autograd.grad(along, leaves, allow_unused=True)
+    return lambda vs: _pulled(gs, leaves, vs)
+
+
+def _pulled(ys: Sequence[Tensor | None], xs: Sequence[Tensor], vs: Sequence[Tensor]) -> list:
+    """Gradients of `ys` in `xs` times `vs`, zeros where nothing depends."""
+    pairs = [
+        (y, v.detach()) for y, v in zip(ys, vs, strict=True) if y is not None and y.requires_grad
+    ]
+    found: Sequence[Tensor | None] = [None] * len(xs)
+    if pairs:
+        found = torch.autograd.grad(
+            [y for y, _ in pairs], xs, [v for _, v in pairs], retain_graph=True, allow_unused=True
+        )
     return [
-        torch.zeros_like(w) if p is None else p.detach() for p, w in zip(products, ws, strict=True)
+        torch.zeros_like(x) if g is None else g.detach() for g, x in zip(found, xs, strict=True)
     ]
 
 
@@ -201,32 +209,26 @@ def compiled(f: Callable) -> Callable:
     return f
 
 
-def product_through(
-    f: Callable[[list], list], middle: Callable[[list, list], list], ws: list, vs: list
-) -> list:
-    r"""$J^T m(f(w), Jv)$ with the Jacobian $J$ of `f` at `ws`.
+def jacobian_at(
+    f: Callable[[list], list], ws: list
+) -> tuple[list, Callable[[list], list], Callable[[list], list]]:
+    r"""The values of `f` at `ws`, and its Jacobian $J$ there as two functions.
 
     $Jv$ is the gradient of $u \mapsto \langle J^T u, v \rangle$.
 
-    Args:
-        f: From weights to a list of tensors.
-        middle: $m$, from those tensors and $Jv$ to tensors of the same shapes.
-        ws: Weights.
-        vs: $v$, of the weights' shapes.
+    Returns:
+        `f(ws)`, the function $v \mapsto Jv$ and the function $u \mapsto J^T u$.
     """
     with torch.enable_grad():
         leaves = [w.detach().requires_grad_(True) for w in ws]
         ys = f(leaves)
         us = [torch.zeros_like(y).requires_grad_(True) for y in ys]
         pulled = torch.autograd.grad(ys, leaves, us, create_graph=True, allow_unused=True)
-        pairs = [(p, v.detach()) for p, v in zip(pulled, vs, strict=True) if p is not None]
-        along = torch.autograd.grad(
-            [p for p, _ in pairs], us, [v for _, v in pairs], retain_graph=True, allow_unused=True
-        )
-        along = [torch.zeros_like(u) if a is None else a for a, u in zip(along, us, strict=True)]
-    there = middle([y.detach() for y in ys], [a.detach() for a in along])
-    found = torch.autograd.grad(ys, leaves, there, allow_unused=True)
-    return [torch.zeros_like(w) if g is None else g for g, w in zip(found, ws, strict=True)]
+    return (
+        [y.detach() for y in ys],
+        lambda vs: _pulled(pulled, us, vs),
+        lambda us: _pulled(ys, leaves, us),
+    )
 
 
 def mapped(f: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Landscape: the loss of a model on data as a function of one vector, the weights."""
+"""DataLandscape: the loss of a model on all its data as a function of one vector, the weights."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from keras import ops
 
 from keras_gradopt import backend
-from keras_gradopt.backend.engine import flatten, unflatten
 from keras_gradopt.curvature.data import Minibatches
 from keras_gradopt.curvature.smoothness import once_differentiable, require_symmetry
+from keras_gradopt.landscape import Landscape
 from keras_gradopt.objective import Objective
 
 Tensor = Any
@@ -24,7 +24,7 @@ _COSTS = {"hessian": 3.0, "gauss_newton": 2.0, "fisher": 2.0}
 
 
 class Options(TypedDict, total=False):
-    """How the loss is taken; the arguments of `Landscape` by these names."""
+    """How the loss is taken; the arguments of `DataLandscape` by these names."""
 
     sample_weight: Any
     batch_size: int
@@ -33,7 +33,7 @@ class Options(TypedDict, total=False):
     curvature: Curvature
 
 
-class Landscape:
+class DataLandscape:
     r"""The loss of a model on data as a function of its weights, flat in one vector.
 
     Make one to ask several questions about the same model and data: the loss, its gradient and its
@@ -75,7 +75,7 @@ class Landscape:
 
     Example:
         >>> model.compile(optimizer="sgd", loss="mse")
-        >>> landscape = keras_gradopt.curvature.Landscape(model, x, y)
+        >>> landscape = keras_gradopt.curvature.DataLandscape(model, x, y)
         >>> g = landscape.gradient()
         >>> lower = landscape.value(landscape.position - 0.01 * g)
         >>> lower < landscape.value()
@@ -96,7 +96,7 @@ class Landscape:
     ) -> None:
         if not isinstance(model, keras.Model):
             raise ValueError(
-                f"model must be a keras.Model or a Landscape, received {type(model).__name__}."
+                f"model must be a keras.Model or a DataLandscape, received {type(model).__name__}."
             )
         if not model.compiled:
             raise ValueError(
@@ -119,6 +119,8 @@ class Landscape:
         self.variables = _chosen(model, variables)
         self.shapes = [tuple(v.shape) for v in self.variables]
         self.size = sum(int(np.prod(shape)) for shape in self.shapes)
+        positions = {id(v): i for i, v in enumerate(model.trainable_variables)}
+        self._moving = [positions[id(v)] for v in self.variables]
         double = any(v.dtype == "float64" for v in self.variables)
         self.dtype = "float64" if double else "float32"
         self.evaluations = 0.0
@@ -141,7 +143,7 @@ class Landscape:
         self.position = self.flat([ops.convert_to_numpy(_float(v.value)) for v in self.variables])
         self._here = self._tensor(self.position)
 
-    def in_groups(self, groups: int) -> Landscape:
+    def in_groups(self, groups: int) -> DataLandscape:
         """The same landscape with its data in at least so many minibatches, for noise.
 
         Args:
@@ -239,9 +241,6 @@ class Landscape:
     def _tensor(self, vector: np.ndarray) -> Tensor:
         return ops.convert_to_tensor(np.asarray(vector, self.dtype))
 
-    def _cut(self, vector: Tensor) -> list[Tensor]:
-        return unflatten(vector, self.shapes)
-
     def _finite(self, total: np.ndarray, what: str) -> np.ndarray:
         if np.all(np.isfinite(total)):
             return total
@@ -256,44 +255,42 @@ class Landscape:
 
     # --- what is compiled ---
 
-    def _objective(self, state: tuple, data: tuple) -> Objective:
+    def _at(self, state: tuple, data: tuple) -> Landscape:
         trainable, rest, metrics = state
         objective = Objective(self.model, data, trainable, rest, metrics, training=self.training)
-        objective.over(self.variables)
-        return objective
+        return Landscape(objective, trainable, self._moving)
 
     def _value(self, w: Tensor, state: tuple, data: tuple) -> Tensor:
-        return self._objective(state, data).value(self._cut(w))
+        return self._at(state, data).value(w)
 
     def _gradient(self, w: Tensor, state: tuple, data: tuple) -> Tensor:
-        return flatten(self._objective(state, data).value_and_grad(self._cut(w))[1])
+        return self._at(state, data).value_and_grad(w)[1]
 
     def _hessian(self, w: Tensor, state: tuple, data: tuple, v: Tensor) -> Tensor:
-        return flatten(self._objective(state, data).hvp(self._cut(w), self._cut(v)))
+        return self._at(state, data).hessian_at(w)(v)
 
     def _gauss_newton(self, w: Tensor, state: tuple, data: tuple, v: Tensor) -> Tensor:
-        return flatten(self._objective(state, data).ggnvp(self._cut(w), self._cut(v)))
+        return self._at(state, data).gauss_newton_at(w)(v)
 
     def _fisher(self, w: Tensor, state: tuple, data: tuple, v: Tensor) -> Tensor:
-        return flatten(self._objective(state, data).fvp(self._cut(w), self._cut(v)))
+        return self._at(state, data).fisher_at(w, "exact", None)(v)
 
 
-def landscape_of(model: Any, x: Any, y: Any, options: Any) -> Landscape:
+def landscape_of(model: Any, x: Any, y: Any, options: Any) -> DataLandscape:
     """The landscape that a function was asked about: made of a model and data, or given.
 
     Args:
-        model: A model, or a `Landscape`, which brings its data and options.
+        model: A model, or a `DataLandscape`, which brings its data and options.
         x: Inputs; None with a landscape.
         y: Targets; None with a landscape.
         options: `Options`.
     """
-    if not isinstance(model, Landscape):
-        return Landscape(model, x, y, **options)
+    if not isinstance(model, DataLandscape):
+        return DataLandscape(model, x, y, **options)
     if x is not None or y is not None or options:
         given = [name for name, value in (("x", x), ("y", y)) if value is not None]
-        raise ValueError(
-            f"A Landscape brings its data and options; leave out {', '.join([*given, *options])}."
-        )
+        left_out = ", ".join([*given, *options])
+        raise ValueError(f"A DataLandscape brings its data and options; leave out {left_out}.")
     return model
 
 
@@ -344,7 +341,7 @@ def _host(tensor: Tensor) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(tensor), "float64")
 
 
-def _not_finite(landscape: Landscape, value: float) -> str:
+def _not_finite(landscape: DataLandscape, value: float) -> str:
     bad = [
         v.path
         for v, w in zip(landscape.variables, landscape.arrays(landscape.position), strict=True)
