@@ -25,6 +25,8 @@ class ModelLoss:
         trainable: Values of the trainable variables; None are the present ones.
         non_trainable: Values of the other variables; None are the present ones.
         metrics: Values of the metrics' variables; None are the present ones.
+        training: Whether the model runs as in training, with dropout and BatchNorm's statistics of
+            the minibatch; False is the loss that `evaluate` measures.
 
     Attributes:
         is_double: Whether there are float64 weights.
@@ -37,6 +39,7 @@ class ModelLoss:
         trainable: Sequence[Tensor] | None = None,
         non_trainable: Sequence[Tensor] | None = None,
         metrics: Sequence[Tensor] | None = None,
+        training: bool = True,
     ) -> None:
         self._model = model
         self._x, self._y, self._sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
@@ -49,6 +52,7 @@ class ModelLoss:
             else non_trainable
         )
         self._metrics = backend.frozen(model.metrics_variables) if metrics is None else metrics
+        self._training = training
         self._moving = list(range(len(self._variables)))
 
     def over(self, variables: Sequence[Any]) -> ModelLoss:
@@ -86,7 +90,7 @@ class ModelLoss:
     def _forward(self, ws: Sequence[Tensor]) -> tuple[Any, list[Tensor], list[Tensor]]:
         """The outputs, what the other variables become, and the losses beside the compiled one."""
         model = self._model
-        training = {"training": True} if model._call_has_training_arg else {}
+        training = {"training": self._training} if model._call_has_training_arg else {}
         y_pred, non_trainable, others = model.stateless_call(
             self._all(ws), self._non_trainable, self._x, return_losses=True, **training
         )
@@ -109,7 +113,7 @@ class ModelLoss:
                 y=self._y,
                 y_pred=y_pred,
                 sample_weight=self._sample_weight,
-                training=True,
+                training=self._training,
             )
         finally:
             model._losses_override = before

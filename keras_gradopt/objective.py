@@ -40,6 +40,8 @@ class Objective(ModelLoss):
         metrics: Values of the metrics' variables; None are the present ones.
         loss_scale: Factor on the loss while differentiating, against underflow in float16;
             gradients come back unscaled.
+        training: Whether the model runs as in training, with dropout and BatchNorm's statistics of
+            the minibatch; False is the loss that `evaluate` measures.
 
     Attributes:
         evaluations: What was computed so far, in gradients: a value counts 1/3, a value with its

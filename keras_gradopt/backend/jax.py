@@ -110,6 +110,11 @@ def hessian_at(f: Callable[[list], Tensor], ws: list) -> Callable[[list], list]:
     return lambda vs: product(list(vs))
 
 
+def compiled(f: Callable) -> Callable:
+    """A function of arrays, in lists and tuples, compiled once for each set of shapes."""
+    return jax.jit(f)
+
+
 def jacobian_at(
     f: Callable[[list], list], ws: list
 ) -> tuple[list, Callable[[list], list], Callable[[list], list]]:
@@ -131,11 +136,6 @@ def mapped(f: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
 def eagerly(f: Callable) -> Callable:
     """The function itself: its loops and branches are JAX' own."""
     return f
-
-
-def compiled(f: Callable) -> Callable:
-    """A function of arrays, in lists and tuples, compiled once for each set of shapes."""
-    return jax.jit(f)
 
 
 def frozen(variables: Sequence[Any]) -> list:

@@ -255,6 +255,11 @@ def _twice_differentiable_moments() -> Iterator[None]:
         tf.nn.moments = original
 
 
+def compiled(f: Callable) -> Callable:
+    """A function of tensors, in lists and tuples, as one graph for each set of shapes."""
+    return tf.function(f, autograph=False, reduce_retracing=True)
+
+
 def jacobian_at(
     f: Callable[[list], list], ws: list
 ) -> tuple[list, Callable[[list], list], Callable[[list], list]]:
@@ -289,11 +294,6 @@ def mapped(f: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
 def eagerly(f: Callable) -> Callable:
     """The function itself: its loops and branches are TensorFlow's own."""
     return f
-
-
-def compiled(f: Callable) -> Callable:
-    """A function of tensors, in lists and tuples, as one graph for each set of shapes."""
-    return tf.function(f, autograph=False, reduce_retracing=True)
 
 
 def frozen(variables: Sequence[Any]) -> list:

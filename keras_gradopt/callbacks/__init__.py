@@ -86,6 +86,49 @@ class Callback(Arguments, keras.callbacks.Callback):
         return new
 
 
+class Scalars:
+    """Writes numbers for TensorBoard, by tensorboardX; without a folder it writes nothing.
+
+    Args:
+        log_dir: The folder; None writes nothing.
+
+    Raises:
+        ImportError: tensorboardX is not installed.
+    """
+
+    def __init__(self, log_dir: Any) -> None:
+        self._log_dir = log_dir
+        self._writer: Any = None
+        if log_dir is not None:
+            _summary_writer()  # says at once what is not installed
+
+    def write(self, values: dict[str, float], step: int) -> None:
+        """Writes one number under each name."""
+        if self._log_dir is None:
+            return
+        if self._writer is None:
+            self._writer = _summary_writer()(str(self._log_dir), flush_secs=10)
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Closes the file; more numbers go to another one, which TensorBoard joins."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _summary_writer() -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "log_dir asks for scalars for TensorBoard, which tensorboardX writes: install it with "
+            "pip install tensorboardX, or leave log_dir out."
+        ) from error
+    return SummaryWriter
+
+
 class BatchLoss:
     """Each batch's own loss, from the running mean of the epoch that Keras logs.
 

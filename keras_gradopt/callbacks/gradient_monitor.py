@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_gradopt.arguments import positive_int
-from keras_gradopt.callbacks import Callback
+from keras_gradopt.callbacks import Callback, Scalars
 from keras_gradopt.objective import Objective
 from keras_gradopt.ranges import POSITIVE, Range
 
@@ -137,9 +137,7 @@ class GradientMonitor(Callback):
         self.zero_shares: dict[str, list[float]] = {}
         self._warned: set[tuple[str, Kind]] = set()
         self._before: list[np.ndarray] | None = None
-        self._writer: Any = None
-        if log_dir is not None:
-            _summary_writer()  # says at once what is not installed
+        self._scalars = Scalars(log_dir)
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Keeps the weights where a measurement is due, to see how far the step moves them."""
@@ -210,33 +208,16 @@ class GradientMonitor(Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Closes the file; a next `fit` writes another one, which TensorBoard joins."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        self._scalars.close()
 
     def _write(self, layers: list[_Layer]) -> None:
-        if self.log_dir is None:
-            return
-        if self._writer is None:
-            self._writer = _summary_writer()(str(self.log_dir), flush_secs=10)
         for layer in layers:
-            for name, value in (
-                ("gradient_norm", layer.norm),
-                ("update_to_weight", layer.update_ratio),
-                ("zero_gradients", layer.zero_share),
-            ):
-                self._writer.add_scalar(f"{name}/{layer.path}", value, self.step)
-
-
-def _summary_writer() -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "log_dir asks for scalars for TensorBoard, which tensorboardX writes: install it with "
-            "pip install tensorboardX, or leave log_dir out."
-        ) from error
-    return SummaryWriter
+            values = {
+                f"gradient_norm/{layer.path}": layer.norm,
+                f"update_to_weight/{layer.path}": layer.update_ratio,
+                f"zero_gradients/{layer.path}": layer.zero_share,
+            }
+            self._scalars.write(values, self.step)
 
 
 @dataclasses.dataclass(frozen=True)

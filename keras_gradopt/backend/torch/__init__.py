@@ -205,6 +205,11 @@ def _pulled(ys: Sequence[Tensor | None], xs: Sequence[Tensor], vs: Sequence[Tens
     ]
 
 
+def compiled(f: Callable) -> Callable:
+    """The function itself: compiling takes torch longer than some hundred calls."""
+    return f
+
+
 def jacobian_at(
     f: Callable[[list], list], ws: list
 ) -> tuple[list, Callable[[list], list], Callable[[list], list]]:
@@ -235,11 +240,6 @@ def mapped(f: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
 def eagerly(f: Callable) -> Callable:
     """The function outside of `torch.compile`, which cannot follow loops that read values."""
     return torch.compiler.disable(f)
-
-
-def compiled(f: Callable) -> Callable:
-    """The function itself: compiling takes torch longer than some hundred calls."""
-    return f
 
 
 def draw_anew(seeds: Sequence[Any]) -> None:
