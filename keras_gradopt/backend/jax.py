@@ -183,8 +183,9 @@ def random_state() -> None:
 @contextlib.contextmanager
 def replayed(state: None, *, double: bool = False) -> Iterator[None]:
     """Runs with the random state of `random_state`; float64 stays what it is."""
-    del state, double
-    yield
+    del state
+    with common.keeping_double() if double else contextlib.nullcontext():
+        yield
 
 
 def train_step(keras_step: Callable, offer: Callable, watch: Any) -> Callable:

@@ -21,7 +21,12 @@ BACKEND = keras.backend.backend()
 # Compiled steps start sooner on JAX; the other backends run loops of Python.
 JIT = BACKEND == "jax"
 SEARCHING = [c for c in registry.optimizer_classes().values() if hasattr(c, "verdict")]
-every_search = pytest.mark.parametrize("cls", SEARCHING, ids=lambda c: c.__name__)
+# One with gradients only and one with products stand for the others in what all of them share.
+FAMILY = [
+    c if c in (kg.LBFGS, kg.NewtonCG) else pytest.param(c, marks=pytest.mark.slow)
+    for c in SEARCHING
+]
+every_search = pytest.mark.parametrize("cls", FAMILY, ids=lambda c: c.__name__)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from keras.src.backend import in_stateless_scope
-from keras.src.backend.common import dtypes
 from keras.src.backend.torch.core import get_device
 from torch._utils import _flatten_dense_tensors
 
@@ -277,22 +276,10 @@ def replayed(state: list[Tensor], *, double: bool = False) -> Iterator[None]:
 
     Args:
         state: From `random_state`.
-        double: Keeps float64 as it is. Keras 3.15 on torch promotes it to float32 in many
-            operations, matrix products and the mean of a loss among them, and differences of such
-            losses drown in rounding.
+        double: Whether float64 stays what it is: see `common.keeping_double`.
     """
-    with torch.random.fork_rng(), _double() if double else contextlib.nullcontext():
+    with torch.random.fork_rng(), common.keeping_double() if double else contextlib.nullcontext():
         torch.set_rng_state(state[0])
         if len(state) > 1:
             torch.cuda.set_rng_state_all(state[1:])
         yield
-
-
-@contextlib.contextmanager
-def _double() -> Iterator[None]:
-    before = dtypes.BIT64_TO_BIT32_DTYPE["float64"]
-    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
-    try:
-        yield
-    finally:
-        dtypes.BIT64_TO_BIT32_DTYPE["float64"] = before
