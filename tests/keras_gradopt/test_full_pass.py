@@ -228,6 +228,21 @@ def test_a_scaled_loss_that_overflows_is_scaled_less() -> None:
         np.testing.assert_allclose(a, e, atol=1e-2 * np.abs(e).max())
 
 
+@pytest.mark.parametrize("cls", [kg.SVRG, kg.SARAH])
+def test_half_precision_weights_have_float32_gradients(cls: type) -> None:
+    x, y = regression_data()
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        model = kg.bind(network(dtype=dtype), dataset=(x, y))
+        model.compile(cls(0.02), loss="mse", jit_compile=JIT)
+        losses = model.fit(x, y, epochs=8, batch_size=16, shuffle=False, verbose=0).history["loss"]
+        found.append(losses[-1] / losses[0])
+        assert {v.dtype for own in model.optimizer._slots for v in own} == {"float32"}
+    # bfloat16 keeps 8 bits of activations and gradients.
+    assert found[1] == pytest.approx(found[0], rel=0.1)
+    assert found[0] < 0.7
+
+
 def test_a_full_gradient_that_is_not_finite_is_told_and_done_without() -> None:
     x, y = logistic.data()
     broken = x.copy()
@@ -281,6 +296,8 @@ def generator() -> Iterator[tuple]:
         (lambda: list(regression_data()), "dataset must be a tuple .* received list"),
         (lambda: regression_data()[0], "dataset must be a tuple .* received ndarray"),
         (lambda: 64, "dataset must be a tuple .* received int"),
+        (lambda: regression_data() * 2, "dataset must be a tuple .* received tuple of 4"),
+        (lambda: {"x": regression_data()[0]}, "dataset must be a tuple .* received dict"),
         (lambda: tf_data(*regression_data(), size=8).repeat(), "dataset has no end"),
     ],
 )
