@@ -276,7 +276,7 @@ MAKERS: list[Any] = [
             lambda: kg.SARAH(0.05),
             lambda: kg.SARAH(0.02, 5, normalized=True),
             lambda: kg.STORM(0.05, share=0.2),
-            lambda: kg.MARS("adamw"),
+            lambda: kg.MARS(kg.AdamW(0.01)),
             lambda: kg.MARS(keras.optimizers.Adam(0.01), exact=True),
             lambda: kg.Lookahead(kg.SVRG(0.05), sync_period=3),
             lambda: kg.WeightAveraging(kg.SVRG(0.05), average="swa"),
@@ -312,6 +312,21 @@ def test_networks_with_dropout_and_batch_norm_train(make: Callable) -> None:
     losses = model.fit(x, y, epochs=10, batch_size=16, verbose=0).history["loss"]
     assert np.all(np.isfinite(losses))
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("make", [lambda: kg.SARAH(0.0, 9), lambda: kg.STORM(0.0, share=0.0)])
+def test_an_estimate_stays_what_it_is_where_the_weights_stay(make: Callable) -> None:
+    """Both gradients of a step see one minibatch, its statistics and the same dropout masks."""
+    x, y = regression_data()
+    model = kg.bind(network(dropout=0.5, batch_norm=True), dataset=(x, y))
+    model.compile(make(), loss="mse", jit_compile=JIT)
+    estimates = []
+    for _ in range(2):
+        model.fit(x, y, epochs=1, batch_size=16, verbose=0)
+        estimates.append(values([own[1] for own in model.optimizer._slots]))
+    assert norm(estimates[0]) > 0.1
+    for a, b in zip(*estimates, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize(
