@@ -98,8 +98,7 @@ class FullPass:
                 "bind(model, dataset=(x, y, sample_weight)) and fit(x, y, "
                 "sample_weight=sample_weight)."
             )
-        if batch_size:
-            self._batch_size = int(batch_size)
+        self._batch_size = int(batch_size or _BATCH_SIZE)
 
     def prepare_batch(self, x: Any) -> None:
         """Before a step on one minibatch: takes the size of its minibatches, and what is due."""
