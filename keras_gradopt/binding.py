@@ -53,6 +53,8 @@ def bind(model: keras.Model, dataset: Any = None) -> keras.Model:
     Example:
         >>> model = keras_gradopt.bind(model)
         >>> model.compile(optimizer=keras_gradopt.SAM("sgd"), loss="mse")
+        >>> model = keras_gradopt.bind(model, dataset=(x, y))
+        >>> model.compile(optimizer=keras_gradopt.SVRG(0.05), loss="mse")
 
     References:
         The mechanism is ours; the trainers of Keras 3 read `self.train_step`.

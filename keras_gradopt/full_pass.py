@@ -98,8 +98,7 @@ class FullPass:
                 "bind(model, dataset=(x, y, sample_weight)) and fit(x, y, "
                 "sample_weight=sample_weight)."
             )
-        if batch_size:
-            self._batch_size = int(batch_size)
+        self._batch_size = int(batch_size or _BATCH_SIZE)
 
     def prepare_batch(self, x: Any) -> None:
         """Before a step on one minibatch: takes the size of its minibatches, and what is due."""
@@ -121,21 +120,24 @@ class FullPass:
                 "the dataset that are not finite, or lower the learning rate.",
                 stacklevel=2,
             )
-        rule.take_full_gradient(self._model.trainable_variables, gs, minibatches, is_finite)
+        with backend.no_gradient():
+            rule.take_full_gradient(self._model.trainable_variables, gs, minibatches, is_finite)
         return max(1, int(rule.steps_to_pass()))
 
     def gradient(self) -> tuple[list[Tensor], int]:
         """The gradients at the present weights, of their shapes, and the number of minibatches."""
-        model, sums, minibatches, total = self._model, None, 0, 0.0
+        model, sums, minibatches, total = self._model, [], 0, 0.0
         for data in self._minibatches():
             if not minibatches:
-                # A no-op but before the first step of a model that is not built.
+                # Does nothing but before the first step of a model that is not built.
                 model._symbolic_build(data_batch=data)
-            sums = sums or [ops.zeros(v.shape, compute_dtype(v)) for v in model.trainable_variables]
+                variables = model.trainable_variables
+                held = backend.frozen(variables), backend.frozen(model.metrics_variables)
+                sums = [ops.zeros(v.shape, compute_dtype(v)) for v in variables]
             share = _share(model, data)
-            sums = self._added(sums, data, share)
+            sums = self._added(sums, held, data, share)
             minibatches, total = minibatches + 1, total + share
-        if sums is None or total <= 0:
+        if total <= 0:
             raise ValueError(
                 f"The dataset of bind gave {minibatches} minibatches of a total weight of {total}: "
                 "a full pass needs at least one example of positive weight."
@@ -152,26 +154,19 @@ class FullPass:
                 lambda a: None if a is None else ops.convert_to_tensor(a), tuple(data)
             )
 
-    def _added(self, sums: list[Tensor], data: tuple, share: float) -> list[Tensor]:
+    def _added(self, sums: list[Tensor], held: tuple, data: tuple, share: float) -> list[Tensor]:
         """The sums with one minibatch's gradients added."""
-        model = self._model
-        function, scale = self._compiled(), float(self._loss_scale(model.optimizer))
+        others = self._model.non_trainable_variables
+        function, scale = self._compiled(), float(self._loss_scale(self._model.optimizer))
+        state = backend.frozen(others)
         while True:
-            values = [
-                backend.frozen(variables)
-                for variables in (
-                    model.trainable_variables,
-                    model.non_trainable_variables,
-                    model.metrics_variables,
-                )
-            ]
             numbers = [ops.convert_to_tensor(number, "float32") for number in (share, scale)]
-            new, is_finite = function(sums, *values, data, *numbers)
+            new, is_finite = function(sums, *held, state, data, *numbers)
             # Only a scaled loss may overflow for its scale; elsewhere nothing waits for the answer.
             if scale <= 1.0 or bool(is_finite):
                 break
             scale = max(1.0, scale / 16.0)
-        backend.draw_anew([v for v in model.non_trainable_variables if v.name == _SEED])
+        backend.draw_anew([v for v in others if v.name == _SEED])
         return new
 
     def _compiled(self) -> Callable:
@@ -191,8 +186,8 @@ def _adding(model: keras.Model) -> Callable:
     def added(
         sums: list[Tensor],
         trainable: list[Tensor],
-        non_trainable: list[Tensor],
         metrics: list[Tensor],
+        non_trainable: list[Tensor],
         data: tuple,
         share: Tensor,
         scale: Tensor,
@@ -224,7 +219,7 @@ def _size(x: Any) -> int:
 
 
 def _check(dataset: Any) -> None:
-    if dataset is None or isinstance(dataset, tuple):
+    if dataset is None or (isinstance(dataset, tuple) and 1 <= len(dataset) <= 3):
         return
     if isinstance(dataset, types.GeneratorType) or (
         isinstance(dataset, Iterator) and iter(dataset) is dataset
@@ -242,12 +237,17 @@ def _check(dataset: Any) -> None:
             "dataset has no end, so that a pass over it has none. Give it without `repeat`, or as "
             "the arrays (x, y)."
         )
-    if not isinstance(dataset, keras.utils.PyDataset) and (
-        hasattr(dataset, "shape") or not hasattr(dataset, "__iter__") or isinstance(dataset, list)
-    ):
+    try:
+        is_known = not isinstance(dataset, tuple | list | dict) and not hasattr(dataset, "shape")
+        if is_known:
+            get_data_adapter(dataset)
+    except ValueError:
+        is_known = False
+    if not is_known:
+        size = f" of {len(dataset)}" if isinstance(dataset, list | tuple) else ""
         raise ValueError(
             "dataset must be a tuple (x,), (x, y) or (x, y, sample_weight) of arrays, a PyDataset, "
-            f"a tf.data.Dataset or a DataLoader, received {type(dataset).__name__}."
+            f"a tf.data.Dataset or a DataLoader, received {type(dataset).__name__}{size}."
         )
 
 

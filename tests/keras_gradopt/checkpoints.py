@@ -32,7 +32,7 @@ def main(stages: int, folder: Path, start_from: Path | None) -> None:
             last = max(start_from.glob(f"{name}.*.keras"))
             model, stage = keras.models.load_model(last), int(last.suffixes[0][1:])
         model.jit_compile = keras.backend.backend() == "jax"
-        kg.bind(model)
+        kg.bind(model, dataset=(x, y))
         for number in range(stage + 1, stage + stages + 1):
             model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
             model.save(folder / f"{name}.{number}.keras")

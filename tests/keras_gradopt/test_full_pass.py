@@ -13,10 +13,11 @@ import pytest
 from keras import ops
 
 import keras_gradopt as kg
+from keras_gradopt.full_pass import FullPass
 from tests.keras_gradopt import logistic
 from tests.keras_gradopt.problems import network, regression_data, values
 
-JIT = keras.backend.backend() == "jax"
+JIT = logistic.SOONER
 
 
 class Batches(keras.utils.PyDataset):
@@ -55,22 +56,20 @@ def arrays(*parts: np.ndarray, size: int) -> Any:
     return parts
 
 
-def with_full_gradient(dataset: Any, *, batch_size: int, **loss: Any) -> keras.Model:
-    """A logistic model after the pass before its first step, at rate 0."""
-    model = logistic.model(kg.SVRG(0.0), dataset)
-    if loss:
-        model.compile(
-            kg.SVRG(0.0),
-            loss=keras.losses.BinaryCrossentropy(from_logits=True, **loss),
-            jit_compile=False,
-        )
-    x, y = logistic.data()
-    model.train_on_batch(x[:batch_size], y[:batch_size])
-    return model
+def full_pass(model: keras.Model, dataset: Any, batch_size: int = 24) -> FullPass:
+    """A pass that nobody else asks for."""
+    made = FullPass(model, dataset, find=lambda _: model.optimizer, loss_scale=lambda _: 1.0)
+    made.prepare(batch_size, {"sample_weight": None, "class_weight": None})
+    return made
 
 
-def full_gradient(model: keras.Model) -> list[np.ndarray]:
-    """What the last full pass found."""
+def gradient(*args: Any) -> list[np.ndarray]:
+    """What a pass over a dataset finds."""
+    return [np.array(ops.convert_to_numpy(g)) for g in full_pass(*args).gradient()[0]]
+
+
+def kept_gradient(model: keras.Model) -> list[np.ndarray]:
+    """What the last pass handed to the optimizer."""
     return [np.array(ops.convert_to_numpy(own[1])) for own in model.optimizer._slots]
 
 
@@ -78,11 +77,10 @@ def full_gradient(model: keras.Model) -> list[np.ndarray]:
 def test_it_is_the_gradient_of_the_mean_loss_whatever_holds_the_data(make: Any) -> None:
     """With 64 examples in minibatches of 24, of which the last holds 16."""
     x, y = logistic.data()
-    model = with_full_gradient(make(x, y, size=24), batch_size=24)
-    expected = logistic.gradient(logistic.start(), x, y)
-    for a, e in zip(full_gradient(model), expected, strict=True):
-        np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-6)
-    assert float(ops.convert_to_tensor(model.optimizer.evaluations)) == 3 + 2
+    found, minibatches = full_pass(logistic.model("sgd"), make(x, y, size=24)).gradient()
+    assert minibatches == 3
+    for a, e in zip(found, logistic.gradient(logistic.start(), x, y), strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(a), e, rtol=1e-5, atol=1e-6)
 
 
 def weighted(ws: list, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
@@ -98,7 +96,9 @@ def weighted(ws: list, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> lis
 def test_reductions_and_sample_weights_are_understood(reduction: str) -> None:
     x, y = logistic.data()
     weights = np.linspace(0.1, 2.0, len(x)).astype("float32")
-    model = with_full_gradient((x, y, weights), batch_size=24, reduction=reduction)
+    model = logistic.model("sgd")
+    loss = keras.losses.BinaryCrossentropy(from_logits=True, reduction=reduction)
+    model.compile("sgd", loss=loss)
     divisor = {
         "sum_over_batch_size": len(x),
         "mean_with_sample_weight": weights.sum(dtype="float64"),
@@ -106,7 +106,7 @@ def test_reductions_and_sample_weights_are_understood(reduction: str) -> None:
         "sum": 3,
     }[reduction]
     expected = weighted(logistic.start(), x, y, weights.astype("float64") / divisor)
-    for a, e in zip(full_gradient(model), expected, strict=True):
+    for a, e in zip(gradient(model, (x, y, weights)), expected, strict=True):
         np.testing.assert_allclose(a, e, rtol=2e-5, atol=1e-6)
 
 
@@ -114,7 +114,7 @@ def test_arrays_and_a_pydataset_train_alike() -> None:
     x, y = regression_data()
     paths = []
     for dataset in ((x, y), Batches(x, y, size=16)):
-        model = kg.bind(network(batch_norm=True), dataset=dataset)
+        model = kg.bind(network(), dataset=dataset)
         model.compile(kg.SVRG(0.05, 6), loss="mse", jit_compile=JIT)
         model.fit(x, y, epochs=4, batch_size=16, shuffle=False, verbose=0)
         paths.append(values(model.variables))
@@ -137,23 +137,16 @@ def test_fit_and_the_passes_may_share_one_dataset() -> None:
 
 
 def test_nothing_of_the_model_moves_in_a_pass_but_its_random_draws() -> None:
-    x, y = regression_data()
-    model = kg.bind(network(dropout=0.3, batch_norm=True), dataset=(x, y))
-    model.compile(kg.SVRG(0.0), loss="mse", jit_compile=JIT)
-    before = {v.path: a for v, a in zip(model.variables, values(model.variables), strict=True)}
-    model.train_on_batch(x[:16], y[:16])
-    plain = network(dropout=0.3, batch_norm=True)
-    plain.compile(kg.SGD(0.0), loss="mse", jit_compile=JIT)
-    plain.train_on_batch(x[:16], y[:16])
+    model = network(dropout=0.3, batch_norm=True)
+    model.compile("sgd", loss="mse")
+    before = values(model.variables)
+    gradient(model, regression_data(), 16)
     drawn = 0
-    for v, theirs in zip(model.variables, values(plain.variables), strict=True):
-        (ours,) = values([v])
-        if v.name == "seed_generator_state":
-            # A draw for each of four minibatches, and the step's own.
-            np.testing.assert_array_equal(ours - before[v.path], [0, 5])
-            drawn += 1
-        else:
-            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
+    for v, old, new in zip(model.variables, before, values(model.variables), strict=True):
+        is_seed = v.name == "seed_generator_state"
+        # A draw for each of four minibatches.
+        np.testing.assert_array_equal(new - old, [0, 4] if is_seed else np.zeros_like(old))
+        drawn += is_seed
     assert drawn == 1
 
 
@@ -161,22 +154,17 @@ def test_nothing_of_the_model_moves_in_a_pass_but_its_random_draws() -> None:
 def test_minibatches_of_a_pass_have_masks_of_their_own(seed: int | None) -> None:
     """The same examples twice: with one mask for both the mean would be a minibatch's gradient."""
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(4, 32)).astype("float32"), np.ones((4, 1), "float32")
+    x, y = 1 + rng.uniform(size=(1, 32)).astype("float32"), np.ones((1, 1), "float32")
     layers = [keras.layers.Dropout(0.5, seed=seed), keras.layers.Dense(1, use_bias=False)]
     model = keras.Sequential([keras.Input((32,)), *layers])
-    kg.bind(model, dataset=Batches(np.concatenate([x, x]), np.concatenate([y, y]), size=4))
-    # The prediction is 0 and the loss' slope the same for all: only masks make a difference.
+    # The prediction is 0 and the loss' slope -2 whatever the mask.
     model.trainable_variables[0].assign(np.zeros((32, 1)))
-    model.compile(kg.SVRG(0.0), loss="mse", jit_compile=JIT)
-    model.train_on_batch(x, y)
-    (g,) = full_gradient(model)
-    # Of one example each entry of the mean over masks is 0, a half or a whole of its largest.
-    np.testing.assert_array_less(np.abs(g), np.abs(4 * x).mean(axis=0)[:, None] + 1e-6)
-    model = kg.bind(model, dataset=(x, y))
-    model.compile(kg.SVRG(0.0), loss="mse", jit_compile=JIT)
-    model.train_on_batch(x, y)
-    (once,) = full_gradient(model)
-    assert np.abs(g - once).max() > 1e-2
+    model.compile("sgd", loss="mse")
+    twice = Batches(np.concatenate([x, x]), np.concatenate([y, y]), size=1)
+    (g,) = gradient(model, twice)
+    # What is left of each feature is doubled: by neither mask, by one or by both.
+    masks = np.round(g[:, 0] / (-2 * x[0]), 4)
+    assert set(masks) == {0.0, 1.0, 2.0}
 
 
 @pytest.mark.skipif(
@@ -200,7 +188,7 @@ def test_another_loss_is_another_pass() -> None:
     for loss in ("mse", "mae"):
         model.compile(kg.SVRG(0.0), loss=loss, jit_compile=JIT)
         model.fit(x, y, epochs=1, batch_size=16, verbose=0)
-        found.append(full_gradient(model))
+        found.append(kept_gradient(model))
     assert np.abs(found[0][0] - found[1][0]).max() > 1e-2
 
 
@@ -211,7 +199,7 @@ def test_eagerly_run_models_have_their_passes() -> None:
     model.fit(x, y, epochs=1, batch_size=32, verbose=0)
     w, b = logistic.start()
     expected = 2 * x.T.astype("float64") @ (x @ w + b - y) / len(x) + logistic.DECAY * w
-    np.testing.assert_allclose(full_gradient(model)[0], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(kept_gradient(model)[0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_model_that_is_not_built_is_built_by_its_first_batch() -> None:
@@ -220,7 +208,7 @@ def test_a_model_that_is_not_built_is_built_by_its_first_batch() -> None:
         model = kg.bind(keras.Sequential([keras.layers.Dense(1)]), dataset=(x, y))
         model.compile(kg.SVRG(0.05), loss="mse", jit_compile=JIT)
         getattr(model, train)(x, y)
-        assert np.abs(full_gradient(model)[0]).max() > 0
+        assert np.abs(kept_gradient(model)[0]).max() > 0
 
 
 def test_a_scaled_loss_that_overflows_is_scaled_less() -> None:
@@ -238,6 +226,21 @@ def test_a_scaled_loss_that_overflows_is_scaled_less() -> None:
     for a, e in zip(found[1], found[0], strict=True):
         # float16 keeps 11 bits of each of 64 summands.
         np.testing.assert_allclose(a, e, atol=1e-2 * np.abs(e).max())
+
+
+@pytest.mark.parametrize("cls", [kg.SVRG, kg.SARAH])
+def test_half_precision_weights_have_float32_gradients(cls: type) -> None:
+    x, y = regression_data()
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        model = kg.bind(network(dtype=dtype), dataset=(x, y))
+        model.compile(cls(0.02), loss="mse", jit_compile=JIT)
+        losses = model.fit(x, y, epochs=8, batch_size=16, shuffle=False, verbose=0).history["loss"]
+        found.append(losses[-1] / losses[0])
+        assert {v.dtype for own in model.optimizer._slots for v in own} == {"float32"}
+    # bfloat16 keeps 8 bits of activations and gradients.
+    assert found[1] == pytest.approx(found[0], rel=0.1)
+    assert found[0] < 0.7
 
 
 def test_a_full_gradient_that_is_not_finite_is_told_and_done_without() -> None:
@@ -293,6 +296,8 @@ def generator() -> Iterator[tuple]:
         (lambda: list(regression_data()), "dataset must be a tuple .* received list"),
         (lambda: regression_data()[0], "dataset must be a tuple .* received ndarray"),
         (lambda: 64, "dataset must be a tuple .* received int"),
+        (lambda: regression_data() * 2, "dataset must be a tuple .* received tuple of 4"),
+        (lambda: {"x": regression_data()[0]}, "dataset must be a tuple .* received dict"),
         (lambda: tf_data(*regression_data(), size=8).repeat(), "dataset has no end"),
     ],
 )

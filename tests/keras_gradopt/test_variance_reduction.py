@@ -20,12 +20,18 @@ from tests.keras_gradopt.problems import network, regression_data, values
 RATE = 0.3
 EPOCHS = 4
 M = EXAMPLES // BATCH
-# The mode that starts sooner; on torch the other one leaves the arithmetic as it is.
-JIT = keras.backend.backend() == "jax"
-OTHER = (
-    [] if keras.backend.backend() == "torch" else [pytest.param(not JIT, marks=pytest.mark.slow)]
+JIT = logistic.SOONER
+
+
+def slow(*values: Any) -> Any:
+    """A case that is left to the slow tests: another like it is asked anyway."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+# On torch the other mode leaves the arithmetic as it is.
+in_every_mode = pytest.mark.parametrize(
+    "jit_compile", [JIT] if keras.backend.backend() == "torch" else [JIT, slow(not JIT)]
 )
-in_every_mode = pytest.mark.parametrize("jit_compile", [JIT, *OTHER])
 
 
 def follow(optimizer: Any, rule: Callable, *, jit_compile: bool) -> None:
@@ -118,13 +124,13 @@ class MARS:
 
 
 @in_every_mode
-@pytest.mark.parametrize("interval", [None, 5])
+@pytest.mark.parametrize("interval", [5, slow(None)])
 def test_svrg_follows_its_paper(interval: int | None, jit_compile: bool) -> None:
     follow(kg.SVRG(RATE, interval), SVRG(interval or 2 * M), jit_compile=jit_compile)
 
 
 @in_every_mode
-@pytest.mark.parametrize("interval", [None, 11])
+@pytest.mark.parametrize("interval", [slow(11), None])
 def test_sarah_follows_its_paper(interval: int | None, jit_compile: bool) -> None:
     follow(kg.SARAH(RATE, interval), SARAH(interval or M), jit_compile=jit_compile)
 
@@ -167,7 +173,7 @@ def test_a_share_of_one_is_sgd() -> None:
 @pytest.mark.parametrize(
     ("ours", "paper"),
     [
-        (lambda: kg.SVRG(RATE, weight_decay=0.1), lambda: SVRG(2 * M)),
+        slow(lambda: kg.SVRG(RATE, weight_decay=0.1), lambda: SVRG(2 * M)),
         (lambda: kg.SARAH(RATE, weight_decay=0.1), lambda: SARAH(M)),
         (lambda: kg.STORM(RATE, weight_decay=0.1, share_factor=3.0), lambda: STORM(c=3.0, w=0.1)),
     ],
@@ -210,9 +216,9 @@ def of_step(before: Weights, after: Weights) -> Weights:
     return [(b - a) / RATE for b, a in zip(before, after, strict=True)]
 
 
-@pytest.mark.parametrize("cls", [kg.SVRG, kg.SARAH])
+@pytest.mark.parametrize("cls", [kg.SVRG, slow(kg.SARAH)])
 def test_the_variance_of_the_estimate_vanishes_as_training_converges(cls: type) -> None:
-    model = logistic.model(cls(RATE, 2 * M), logistic.data(), jit_compile=JIT)
+    model = logistic.model(cls(RATE, 2 * M), logistic.data())
     ratios = []
     for _ in range(3):
         # To the middle between two passes, with the snapshot an epoch old.
@@ -227,7 +233,7 @@ def test_the_variance_of_the_estimate_vanishes_as_training_converges(cls: type) 
 
 
 def test_the_error_of_storm_falls_to_a_twentieth_of_the_minibatch_s() -> None:
-    model = logistic.model(kg.STORM(0.1), jit_compile=JIT)
+    model = logistic.model(kg.STORM(0.1))
 
     def estimate(before: Weights, after: Weights) -> Weights:
         del before, after
@@ -247,7 +253,7 @@ def test_svrg_converges_linearly_where_sgd_stalls_at_the_same_rate() -> None:
 
     def gaps(optimizer: Any) -> list[float]:
         """What is left of the loss after every ten epochs."""
-        model = logistic.model(optimizer, logistic.data(), jit_compile=JIT)
+        model = logistic.model(optimizer, logistic.data())
         found = [logistic.fitted(model, 10, shuffle=True) for _ in range(3)]
         return [logistic.loss(ws, *logistic.data()) - least for ws in found]
 
@@ -263,18 +269,18 @@ def test_svrg_converges_linearly_where_sgd_stalls_at_the_same_rate() -> None:
 
 MAKERS: list[Any] = [
     lambda: kg.SVRG(0.05, 5),
-    lambda: kg.SARAH(0.02, 5, normalized=True),
     kg.STORM,
-    lambda: kg.MARS(keras.optimizers.Adam(0.01), exact=True),
-    *(
-        pytest.param(make, marks=pytest.mark.slow)
-        for make in (
+    *map(
+        slow,
+        (
             lambda: kg.SARAH(0.05),
+            lambda: kg.SARAH(0.02, 5, normalized=True),
             lambda: kg.STORM(0.05, share=0.2),
-            lambda: kg.MARS("adamw"),
+            lambda: kg.MARS(kg.AdamW(0.01)),
+            lambda: kg.MARS(keras.optimizers.Adam(0.01), exact=True),
             lambda: kg.Lookahead(kg.SVRG(0.05), sync_period=3),
             lambda: kg.WeightAveraging(kg.SVRG(0.05), average="swa"),
-        )
+        ),
     ),
 ]
 every_rule = pytest.mark.parametrize("make", MAKERS)
@@ -308,14 +314,29 @@ def test_networks_with_dropout_and_batch_norm_train(make: Callable) -> None:
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("make", [lambda: kg.SARAH(0.0, 9), lambda: kg.STORM(0.0, share=0.0)])
+def test_an_estimate_stays_what_it_is_where_the_weights_stay(make: Callable) -> None:
+    """Both gradients of a step see one minibatch, its statistics and the same dropout masks."""
+    x, y = regression_data()
+    model = kg.bind(network(dropout=0.5, batch_norm=True), dataset=(x, y))
+    model.compile(make(), loss="mse", jit_compile=JIT)
+    estimates = []
+    for _ in range(2):
+        model.fit(x, y, epochs=1, batch_size=16, verbose=0)
+        estimates.append(values([own[1] for own in model.optimizer._slots]))
+    assert norm(estimates[0]) > 0.1
+    for a, b in zip(*estimates, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
+
+
 @pytest.mark.parametrize(
     ("make", "per_step", "passes"),
     [
-        (kg.SVRG, 2, 2),
+        slow(kg.SVRG, 2, 2),
         (lambda: kg.SVRG(snapshot_interval=3), 2, 6),
         (kg.SARAH, 2, 4),
-        (kg.STORM, 2, 0),
-        (lambda: kg.MARS("sgd", exact=True), 2, 0),
+        slow(kg.STORM, 2, 0),
+        slow(lambda: kg.MARS("sgd", exact=True), 2, 0),
         (lambda: kg.MARS("sgd"), 1, 0),
     ],
 )
@@ -336,7 +357,7 @@ def test_the_approximate_mars_needs_no_binding_and_the_exact_one_does() -> None:
     x, y = regression_data()
     for exact in (False, True):
         model = network()
-        model.compile(kg.MARS("adam", exact=exact), loss="mse", jit_compile=False)
+        model.compile(kg.MARS("adam", exact=exact), loss="mse", jit_compile=JIT)
         if not exact:
             assert np.isfinite(model.fit(x, y, verbose=0).history["loss"]).all()
             continue

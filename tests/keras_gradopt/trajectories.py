@@ -33,9 +33,9 @@ def main(path: str) -> None:
         if cls.needs == "gradient":
             end = train(cls.example(**base_arguments()), STEPS)[-1]
         else:
-            model = kg.bind(network(batch_norm=True))
-            model.compile(optimizer=cls.example(**base_arguments()), loss="mse")
             x, y = regression_data(32)
+            model = kg.bind(network(batch_norm=True), dataset=(x, y))
+            model.compile(optimizer=cls.example(**base_arguments()), loss="mse")
             model.fit(x, y, epochs=STEPS, batch_size=32, shuffle=False, verbose=0)
             end = values(model.trainable_variables)
         found.update({f"{name}/{i}": w for i, w in enumerate(end)})
