@@ -13,31 +13,42 @@ from keras import ops
 
 from keras_gradopt import backend
 from keras_gradopt.callbacks.evaluation_weights import EvaluationWeights, averaging_optimizer
+from keras_gradopt.callbacks.search_report import SearchReport, searching_optimizer
+from keras_gradopt.full_pass import FullPass, FullPasses
 from keras_gradopt.objective import Objective, loss_watched, offered
 from keras_gradopt.optimizer import Optimizer
 
 Tensor = Any
 
 
-def bind(model: keras.Model) -> keras.Model:
+def bind(model: keras.Model, dataset: Any = None) -> keras.Model:
     """Lets optimizers that need more than gradients train this model through `fit`.
 
     Sets the instance's train step to the model's own one inside a context in which the optimizer
     finds an `Objective` (SAM, ...); afterwards it hands the loss to schedules that follow it
     (`ReduceOnPlateau`). `fit`, `evaluate` and `predict` get the callback `EvaluationWeights` where
-    the optimizer averages weights. With any other optimizer all is the model's own. Nothing but
-    this instance changes. Keras does not save it: bind again after `load_model` or `clone_model`.
-    Binding twice is binding once.
+    the optimizer averages weights; `fit` gets `SearchReport` where it searches by the loss. With
+    any other optimizer all is the model's own. Nothing but this instance changes. Keras does not
+    save it: bind again after `load_model` or `clone_model`.
+    Binding twice is binding once; what the second call says counts.
+
+    Optimizers that need the gradient over all data (`needs` is "dataset") get it from `dataset`, in
+    passes over it between the steps of `fit` and `train_on_batch`, when they are due.
 
     Args:
         model: The model, compiled or not.
+        dataset: What the model is trained on, for optimizers that need full passes: (x, y) or
+            (x, y, sample_weight) of arrays, cut into minibatches of `fit`'s batch_size; or a
+            `keras.utils.PyDataset`, a `tf.data.Dataset` or a torch `DataLoader`, which give
+            minibatches and can be iterated again. None is none.
 
     Returns:
         The same model.
 
     Raises:
         TypeError: `model` is no Keras model.
-        ValueError: Keras runs with NNX, which ignores a train step on the instance.
+        ValueError: Keras runs with NNX, which ignores a train step on the instance; `dataset` can
+            be iterated once only, has no end, or is none.
 
     Example:
         >>> model = keras_gradopt.bind(model)
@@ -55,6 +66,7 @@ def bind(model: keras.Model) -> keras.Model:
         )
     own_step = type(model).train_step.__get__(model)
     watch = LossWatch(model)
+    full_pass = FullPass(model, dataset, _dataset_rule, lambda optimizer: optimizer.scale_loss(1.0))
 
     @contextlib.contextmanager
     def offer(trainable: Any, non_trainable: Any, metrics: Any, optimizer: Any, data: Any) -> Any:
@@ -62,6 +74,7 @@ def bind(model: keras.Model) -> keras.Model:
             if watch.is_needed():
                 around.enter_context(loss_watched())
             if needs_objective(model.optimizer):
+                full_pass.check_dataset()
                 scale = _loss_scale(model.optimizer, optimizer)
                 objective = Objective(
                     model, data, trainable, non_trainable, metrics, loss_scale=scale
@@ -71,7 +84,8 @@ def bind(model: keras.Model) -> keras.Model:
 
     model.train_step = backend.train_step(own_step, offer, watch)
     for name in ("fit", "evaluate", "predict"):
-        setattr(model, name, _with_evaluation_weights(model, name))
+        setattr(model, name, _with_callbacks(model, name, full_pass))
+    model.train_on_batch = _with_full_passes(model, full_pass)
     # Keras compiles the step once and keeps it; the next fit must see the new one.
     model.train_function = None
     return model
@@ -145,8 +159,8 @@ def _stateless(variables: Sequence[Any], values: Sequence[Tensor] | None) -> Ite
         yield lambda wanted: [scope.get_current_value(v) for v in wanted]
 
 
-def _with_evaluation_weights(model: keras.Model, name: str) -> Callable:
-    """A method of the model with the callback that puts averaged weights in and out."""
+def _with_callbacks(model: keras.Model, name: str, full_pass: FullPass) -> Callable:
+    """A method of the model with the callbacks that its optimizer needs."""
     own = getattr(type(model), name).__get__(model)
     signature = inspect.signature(own)
 
@@ -155,21 +169,50 @@ def _with_evaluation_weights(model: keras.Model, name: str) -> Callable:
         given = signature.bind(*args, **kwargs)
         callbacks = given.arguments.get("callbacks")
         # Inside `fit`, `evaluate` gets the whole list of callbacks, which holds ours already.
-        if averaging_optimizer(model) and not isinstance(callbacks, keras.callbacks.CallbackList):
-            listed = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-            listed = [c for c in listed if c is not None]
-            if not any(isinstance(c, EvaluationWeights) for c in listed):
-                # First, so that the others (checkpoints, early stopping) see its weights.
-                listed.insert(0, EvaluationWeights())
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            return own(*given.args, **given.kwargs)
+        listed = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+        listed = [c for c in listed if c is not None]
+        if averaging_optimizer(model) and not any(isinstance(c, EvaluationWeights) for c in listed):
+            # First, so that the others (checkpoints, early stopping) see its weights.
+            listed.insert(0, EvaluationWeights())
+        searches = searching_optimizer(model) is not None
+        if name == "fit" and searches and not any(isinstance(c, SearchReport) for c in listed):
+            listed.append(SearchReport())
+        if name == "fit" and full_pass.rule is not None:
+            weights = {w: given.arguments.get(w) for w in ("sample_weight", "class_weight")}
+            full_pass.prepare(given.arguments.get("batch_size"), weights)
+            # Last, so that it sees the weights that the step will see.
+            listed.append(FullPasses(full_pass))
+        if listed:
             given.arguments["callbacks"] = listed
         return own(*given.args, **given.kwargs)
 
     return method
 
 
+def _with_full_passes(model: keras.Model, full_pass: FullPass) -> Callable:
+    """The model's `train_on_batch`, before which a full pass is made where it is due."""
+    own = type(model).train_on_batch.__get__(model)
+
+    @functools.wraps(own)
+    def train_on_batch(x: Any, *args: Any, **kwargs: Any) -> Any:
+        if full_pass.rule is not None:
+            full_pass.prepare_batch(x)
+        return own(x, *args, **kwargs)
+
+    return train_on_batch
+
+
 def needs_objective(optimizer: Any) -> bool:
     """Whether an optimizer, or one inside it, evaluates the loss again."""
     return any(getattr(o, "needs", "gradient") != "gradient" for o in _chain(optimizer))
+
+
+def _dataset_rule(optimizer: Any) -> Any:
+    """An optimizer, or the one inside it, that needs the dataset; None if there is none."""
+    needing = (o for o in _chain(optimizer) if getattr(o, "needs", "gradient") == "dataset")
+    return next(needing, None)
 
 
 def _chain(optimizer: Any) -> Iterator[Any]:

@@ -1,4 +1,8 @@
-"""Krylov methods on vectors inside a step: conjugate gradients and Lanczos."""
+"""Krylov methods on vectors inside a step: conjugate gradients and Lanczos.
+
+Here as in the rules that use them products are written `@`: Keras 3.15's `ops.matmul` turns float64
+into float32 on torch.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +121,7 @@ def lanczos(
         r = product(q)
         diagonal = diagonal + here * dot(q, r)
         for _ in range(2):
-            r = r - ops.matmul(ops.matmul(basis, r), basis)
+            r = r - (basis @ r) @ basis
         length = norm(r)
         # Below this the rest is rounding: the subspace is invariant.
         goes_on = length > 1e-5 * ops.max(ops.abs(diagonal)) + 1e-30
@@ -141,4 +145,4 @@ def lanczos(
         off = ops.diag(beside[:-1], k=1)
         matrix = matrix + off + ops.transpose(off)
     values, vectors = ops.eigh(matrix)
-    return values, ops.matmul(ops.transpose(vectors), basis)
+    return values, ops.transpose(vectors) @ basis

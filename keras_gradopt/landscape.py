@@ -11,7 +11,7 @@ from keras import ops
 from keras_gradopt import backend
 from keras_gradopt.likelihood import Normal
 from keras_gradopt.objective import Fisher, Objective
-from keras_gradopt.rule import is_double
+from keras_gradopt.tensors import is_double
 
 Tensor = Any
 # From a vector to one of the same size, linear.

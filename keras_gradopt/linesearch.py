@@ -50,7 +50,7 @@ def strong_wolfe(
     |\langle \nabla f(w + td), d \rangle| \le c_2 |\langle g, d \rangle|$$
 
     with $c_1 = 10^{-4}$ and $c_2 = 0.9$. Near a minimum, where differences of losses drown in
-    rounding, a slope between $c_2$ and $2 c_1 - 1$ of the first one stands in for the decrease.
+    rounding, a slope between $c_2$ and $2 c_1 - 1$ times the first one stands in for the decrease.
 
     Args:
         landscape: The loss.
@@ -69,15 +69,15 @@ def strong_wolfe(
     dtype = w.dtype
     slope = dot(gradient, direction)
     # What rounding makes of a loss: some of its last digits.
-    noise = 8 * _epsilon(dtype) * ops.abs(value)
+    noise = 8 * rounding(value)
 
     def scalar(x: Any) -> Tensor:
         return ops.cast(ops.convert_to_tensor(x), dtype)
 
     def enough(t: Tensor, f: Tensor, d: Tensor) -> Tensor:
         exact = f <= value + DECREASE * t * slope
-        nearly = (f <= value + noise) & (d <= (2 * DECREASE - 1) * slope)
-        return exact | nearly
+        flatter = (d >= FLATTER * slope) & (d <= (2 * DECREASE - 1) * slope)
+        return exact | ((f <= value + noise) & flatter)
 
     def body(k: Any, done: Any, bracketed: Any, t: Any, low: Any, high: Any, best: Any) -> tuple:
         del done
@@ -164,13 +164,14 @@ def backtracking(
         $m$ it holds for directions of negative curvature as well.
     """
     dtype = w.dtype
-    noise = 2 * _epsilon(dtype) * ops.abs(value)
+    noise = 2 * rounding(value)
 
     def body(k: Any, done: Any, t: Any, f: Any) -> tuple:
         del done, f
         f = landscape.value(w + t * direction)
         # Rounding may hide a decrease, never make an increase.
-        good = (f <= value + DECREASE * expected(t)) | ((f <= value) & (-expected(t) <= noise))
+        good = (f <= value + DECREASE * expected(t)) | (-expected(t) <= noise)
+        good = good & (f < value)
         return k + 1, good, ops.where(good, t, 0.5 * t), f
 
     def going(k: Any, done: Any, t: Any, f: Any) -> Tensor:
@@ -221,6 +222,11 @@ def _flattened(state: tuple) -> tuple[list[Tensor], Callable[[Any], tuple]]:
         return tuple(tuple(next(rest) for _ in range(n)) if n else next(rest) for n in lengths)
 
     return flat, pack
+
+
+def rounding(value: Tensor) -> Tensor:
+    """What rounding alone may make of a loss: its last digit."""
+    return _epsilon(value.dtype) * ops.abs(value)
 
 
 def _epsilon(dtype: Any) -> float:

@@ -11,6 +11,7 @@ from keras import ops
 from keras.src.trainers.data_adapters import data_adapter_utils
 
 from keras_gradopt import backend, likelihood
+from keras_gradopt.tensors import is_double
 
 Tensor = Any
 
@@ -26,6 +27,9 @@ class ModelLoss:
         metrics: Values of the metrics' variables; None are the present ones.
         training: Whether the model runs as in training, with dropout and BatchNorm's statistics of
             the minibatch; False is the loss that `evaluate` measures.
+
+    Attributes:
+        is_double: Whether there are float64 weights.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class ModelLoss:
         self._model = model
         self._x, self._y, self._sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
         self._variables = list(model.trainable_variables)
+        self.is_double = any(is_double(v) for v in self._variables)
         self._trainable = backend.frozen(self._variables) if trainable is None else trainable
         self._non_trainable = (
             backend.frozen(model.non_trainable_variables)

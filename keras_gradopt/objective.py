@@ -57,7 +57,7 @@ class Objective(ModelLoss):
     def value(self, ws: Sequence[Tensor]) -> Tensor:
         """The loss at `ws`, a scalar."""
         self.evaluations += 1 / 3
-        with backend.replayed(self._random_state), backend.no_gradient():
+        with self._replayed(), backend.no_gradient():
             return self._loss(ws)
 
     def values(self, population: Sequence[Tensor]) -> Tensor:
@@ -77,7 +77,7 @@ class Objective(ModelLoss):
     def value_and_grad(self, ws: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The loss at `ws` and its gradients, of the weights' shapes."""
         self.evaluations += 1.0
-        with backend.replayed(self._random_state):
+        with self._replayed():
             value, gs = backend.value_and_grad(self._scaled_loss, list(ws))
         return self._unscaled(value), [self._unscaled(g) for g in gs]
 
@@ -103,7 +103,7 @@ class Objective(ModelLoss):
             with self._drawing(normal):
                 return self._loss_of_outputs(ws, ys)
 
-        with backend.replayed(self._random_state):
+        with self._replayed():
             _, gs = backend.value_and_grad(loss, list(ws))
         return gs, drawn
 
@@ -113,7 +113,7 @@ class Objective(ModelLoss):
 
     def hessian_at(self, ws: Sequence[Tensor]) -> Product:
         """`hvp` at `ws` as a function of `vs`: several products share what they can."""
-        with backend.replayed(self._random_state):
+        with self._replayed():
             product = backend.hessian_at(self._loss, list(ws))
         return self._counted(product, 3.0)
 
@@ -131,7 +131,7 @@ class Objective(ModelLoss):
         """`ggnvp` at `ws` as a function of `vs`: several products share what they can."""
         product = self._through_outputs(ws, needs_likelihood=False)
         if self._has_other_losses:
-            with backend.replayed(self._random_state):
+            with self._replayed():
                 others = backend.hessian_at(self._other_losses, list(ws))
             outputs_only = product
 
@@ -172,7 +172,7 @@ class Objective(ModelLoss):
         """`fvp` at `ws` as a function of `vs`: several products share what they can."""
         if fisher == "exact":
             return self._counted(self._through_outputs(ws, needs_likelihood=True), 2.0)
-        with backend.replayed(self._random_state):
+        with self._replayed():
             ys, push, pull = backend.jacobian_at(self._outputs, list(ws))
         outer = self._outer_products(ws, ys, fisher, normal)
         return self._counted(lambda vs: pull(outer(push(list(vs)))), 2.0)
@@ -186,7 +186,7 @@ class Objective(ModelLoss):
 
     def _through_outputs(self, ws: Sequence[Tensor], *, needs_likelihood: bool) -> Product:
         ws = list(ws)
-        with backend.replayed(self._random_state):
+        with self._replayed():
             ys, push, pull = backend.jacobian_at(self._outputs, ws)
         purpose = "a Fisher information" if needs_likelihood else None
         with self._likelihood(likelihood.expecting, purpose):
@@ -277,6 +277,9 @@ class Objective(ModelLoss):
         found, spent = either(condition, counted(yes), counted(no))
         self.evaluations = before + spent
         return found
+
+    def _replayed(self) -> contextlib.AbstractContextManager:
+        return backend.replayed(self._random_state, double=self.is_double)
 
     def _scaled_loss(self, ws: Sequence[Tensor]) -> Tensor:
         loss = self._loss(ws)

@@ -16,10 +16,10 @@ from keras_gradopt import backend
 from keras_gradopt import groups as parameter_groups
 from keras_gradopt.arguments import Schedule, serialize, value_at
 from keras_gradopt.objective import is_loss_watched
-from keras_gradopt.rule import EVALUATING, Rule, is_double
+from keras_gradopt.rule import EVALUATING, Rule
 from keras_gradopt.schedules import ObservesLoss, observers
 from keras_gradopt.slot import Slot
-from keras_gradopt.tensors import HALF_DROPS, either, split_half
+from keras_gradopt.tensors import HALF_DROPS, either, is_double, split_half
 from keras_gradopt.transforms import Transform
 from keras_gradopt.transforms.clip_by_global_norm import ClipByGlobalNorm
 from keras_gradopt.transforms.clip_by_norm import ClipByNorm

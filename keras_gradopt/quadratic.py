@@ -8,7 +8,7 @@ from typing import Any
 from keras import ops
 
 from keras_gradopt.landscape import Landscape, dot, norm
-from keras_gradopt.linesearch import Found, backtracking
+from keras_gradopt.linesearch import Found, backtracking, rounding
 
 Tensor = Any
 # A gradient's norm below which a point may be a saddle, and negative curvature is the way on.
@@ -64,8 +64,8 @@ def better(first: Proposal, second: Proposal, allowed: Tensor) -> tuple[Proposal
 
 def searched(
     landscape: Landscape, w: Tensor, f: Tensor, proposal: Proposal, first: Any
-) -> tuple[Found, Tensor]:
-    """The step that lowers the loss, and the reduction ratio of it.
+) -> tuple[Found, Tensor, Tensor]:
+    """The step that lowers the loss, how good the model was, and whether it is the end.
 
     Args:
         landscape: The loss.
@@ -73,6 +73,10 @@ def searched(
         f: The loss there.
         proposal: Where to go.
         first: First trial, in units of the proposal.
+
+    Returns:
+        What was found, the reduction ratio, and whether no step was found because the model
+        promises less than rounding makes of the loss.
     """
 
     def expected(t: Tensor) -> Tensor:
@@ -86,5 +90,6 @@ def searched(
     whole = found.success & (found.step >= first)
     ratio = ops.where(whole, ratio, ops.minimum(ratio, 0.0))
     # Differences that are rounding say nothing.
-    blurred = ops.abs(change) <= 1e-6 * ops.abs(f)
-    return found, ops.where(whole & blurred, 0.5, ratio)
+    blurred = ops.abs(change) <= 10 * rounding(f)
+    exhausted = ~found.success & (ops.abs(proposal.change(first)) <= 10 * rounding(f))
+    return found, ops.where(whole & blurred, 0.5, ratio), exhausted

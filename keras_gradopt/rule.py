@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import keras
 from keras import ops
 
 from keras_gradopt import backend
@@ -14,6 +13,7 @@ from keras_gradopt.arguments import Arguments, Hyperparameters, is_number, value
 from keras_gradopt.kernel import Kernel
 from keras_gradopt.ranges import LEARNING_RATE, NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
+from keras_gradopt.tensors import is_double
 from keras_gradopt.transforms import CommonFactor, Transform
 
 Tensor = Any
@@ -29,7 +29,7 @@ class Rule(Arguments):
     """
 
     # What a rule needs beyond gradients; the word that `bind`, tests and the recommender read.
-    needs: ClassVar[str] = "gradient"
+    needs: str = "gradient"
     # True for rules whose coordinates move alone, and whose `measure` asks no variable apart from
     # the others: the engine may pack their variables.
     elementwise: ClassVar[bool] = False
@@ -49,7 +49,7 @@ class Rule(Arguments):
     # Whether half-precision weights get a companion that holds the digits they drop.
     keeps_lost_digits: ClassVar[bool] = True
     # Gradients of the loss that one step evaluates, the one Keras hands over included.
-    gradient_evaluations_per_step: ClassVar[float] = 1.0
+    gradient_evaluations_per_step: float = 1.0
     # True for rules made for all data, or a large part of it, as one minibatch.
     wants_whole_data: ClassVar[bool] = False
     # Common arguments that the rule does not take, and what to do instead.
@@ -321,8 +321,3 @@ class Rule(Arguments):
         if member.learning_rate != 1.0 and not self.averages_weights:
             w = before + member.learning_rate * (w - before)
         return (w, *kept)
-
-
-def is_double(tensor: Tensor) -> bool:
-    """Whether a tensor or variable is float64."""
-    return bool(keras.backend.standardize_dtype(tensor.dtype) == "float64")

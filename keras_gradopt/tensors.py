@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_gradopt import backend
@@ -84,3 +85,8 @@ def split_half(w: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
     high = ops.view(ops.bitwise_and(up, -(2**drops)), "float32")
     high = ops.where(ops.isfinite(w), high, w)
     return high, ops.where(ops.isfinite(w), w - high, 0.0)
+
+
+def is_double(tensor: Tensor) -> bool:
+    """Whether a tensor or variable is float64."""
+    return bool(keras.backend.standardize_dtype(tensor.dtype) == "float64")

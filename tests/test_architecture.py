@@ -30,7 +30,9 @@ FRAMEWORK_EXCEPTIONS: dict[str, str] = {
 KERAS_INSIDERS = (
     "keras_gradopt/optimizer.py",  # the base class: feeds Keras' own hooks
     "keras_gradopt/model_loss.py",  # the loss as Keras' trainers compute it
+    "keras_gradopt/readings.py",  # the loss of each example, at weights that a trainer holds
     "keras_gradopt/binding.py",  # puts a train step on one model
+    "keras_gradopt/full_pass.py",  # reads a dataset as the trainers do
     "keras_gradopt/batch_norm.py",  # finds layers within layers
     "keras_gradopt/wrappers/__init__.py",  # the base class that holds Keras' own optimizers
     "keras_gradopt/backend/",  # each trainer's own ways

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from keras import ops
+from keras.src.backend.common import dtypes
 
 from keras_gradopt.backend.engine import flatten
 
@@ -31,6 +33,12 @@ def stateful_train_step(keras_step: Callable, offer: Callable, watch: Any) -> Ca
         return logs
 
     return step
+
+
+def draw_anew(seeds: Sequence[Any]) -> None:
+    """Moves the variables in which Keras counts random draws on, as one draw from each does."""
+    for seed in seeds:
+        seed.assign(seed + ops.cast(ops.convert_to_tensor([0, 1]), seed.dtype))
 
 
 def arithmetic(rule: Any, *args: Any, **kwargs: Any) -> tuple[list, list, dict]:
@@ -70,3 +78,18 @@ def joined(
         return list(xs)
     pairs = list(zip(xs, is_small, strict=True))
     return [flatten([x for x, small in pairs if small]), *(x for x, small in pairs if not small)]
+
+
+@contextlib.contextmanager
+def keeping_double() -> Iterator[None]:
+    """Lets float64 stay float64 in all operations while it lasts.
+
+    Keras 3.15 on JAX and torch promotes it to float32 in many, matrix products (torch) and the mean
+    of a loss among them, and differences of such losses drown in rounding.
+    """
+    before = dtypes.BIT64_TO_BIT32_DTYPE["float64"]
+    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
+    try:
+        yield
+    finally:
+        dtypes.BIT64_TO_BIT32_DTYPE["float64"] = before

@@ -111,7 +111,7 @@ def hessian_at(f: Callable[[list], Tensor], ws: list) -> Callable[[list], list]:
 
 
 def compiled(f: Callable) -> Callable:
-    """The same function, compiled once for each of its arguments' shapes."""
+    """A function of arrays, in lists and tuples, compiled once for each set of shapes."""
     return jax.jit(f)
 
 
@@ -143,16 +143,49 @@ def frozen(variables: Sequence[Any]) -> list:
     return [v.value for v in variables]
 
 
+def present(
+    model: Any, last: tuple[list[Tensor], list[Tensor]] | None = None
+) -> tuple[list[Tensor], list[Tensor]] | None:
+    """The values that a model has now: of the trainable variables, and of the others.
+
+    Inside `fit` the variables are empty while a step runs and while its data are fetched: the
+    trainer holds the values then, from the end of the first step on.
+
+    Args:
+        model: The model.
+        last: What was returned between two steps, which holds until the first of them runs.
+
+    Returns:
+        None where the values are out of reach, in the middle of several steps that run as one.
+    """
+    held = getattr(model, "_jax_state", None) or {}
+
+    def values(name: str) -> list[Tensor] | None:
+        variables = getattr(model, name)
+        own = [v._value for v in variables]
+        if any(v is None for v in own):
+            own = list(held.get(name) or ())
+        return own if len(own) == len(variables) else None
+
+    trainable, non_trainable = values("trainable_variables"), values("non_trainable_variables")
+    if trainable is not None and non_trainable is not None:
+        last = trainable, non_trainable
+    if last is None or any(getattr(v, "is_deleted", bool)() for v in (*last[0], *last[1])):
+        return None
+    return last
+
+
 def random_state() -> None:
     """JAX keeps random state in variables, which `frozen` holds."""
     return
 
 
 @contextlib.contextmanager
-def replayed(state: None) -> Iterator[None]:
-    """Runs with the random state of `random_state`."""
+def replayed(state: None, *, double: bool = False) -> Iterator[None]:
+    """Runs with the random state of `random_state`; float64 stays what it is."""
     del state
-    yield
+    with common.keeping_double() if double else contextlib.nullcontext():
+        yield
 
 
 def train_step(keras_step: Callable, offer: Callable, watch: Any) -> Callable:

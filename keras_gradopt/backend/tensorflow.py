@@ -256,8 +256,8 @@ def _twice_differentiable_moments() -> Iterator[None]:
 
 
 def compiled(f: Callable) -> Callable:
-    """The same function, compiled once for each of its arguments' shapes."""
-    return tf.function(f, autograph=False)
+    """A function of tensors, in lists and tuples, as one graph for each set of shapes."""
+    return tf.function(f, autograph=False, reduce_retracing=True)
 
 
 def jacobian_at(
@@ -301,13 +301,19 @@ def frozen(variables: Sequence[Any]) -> list:
     return [tf.identity(v.value) for v in variables]
 
 
+def present(model: Any, last: Any = None) -> tuple[list[Tensor], list[Tensor]]:
+    """The values that a model has now: of the trainable variables, and of the others."""
+    del last
+    return frozen(model.trainable_variables), frozen(model.non_trainable_variables)
+
+
 def random_state() -> None:
     """Keras keeps TensorFlow's random state in variables, which `frozen` holds."""
     return
 
 
 @contextlib.contextmanager
-def replayed(state: None) -> Iterator[None]:
-    """Runs with the random state of `random_state`."""
-    del state
+def replayed(state: None, *, double: bool = False) -> Iterator[None]:
+    """Runs with the random state of `random_state`; float64 stays what it is."""
+    del state, double
     yield

@@ -6,7 +6,6 @@ train step offers: see `keras_gradopt.bind`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -14,13 +13,10 @@ from keras import ops
 
 from keras_gradopt import backend
 from keras_gradopt import objective as objectives
-from keras_gradopt.arguments import Hyperparameters
-from keras_gradopt.groups import PLAIN, Group
-from keras_gradopt.landscape import Landscape
+from keras_gradopt.arguments import Hyperparameters, positive_int
 from keras_gradopt.objective import Objective
 from keras_gradopt.optimizer import Optimizer
 from keras_gradopt.slot import Slot
-from keras_gradopt.tensors import all_finite
 
 Tensor = Any
 Variable = Any
@@ -34,7 +30,7 @@ class EvaluatesLoss(Optimizer):
         evaluations: What all steps so far computed, in gradients of the loss: a Keras variable.
     """
 
-    needs: ClassVar[str] = "closure"
+    needs: str = "closure"
     # True for rules whose step torch.compile cannot follow: it differentiates twice, or loops
     # until a value says so.
     runs_eagerly: ClassVar[bool] = False
@@ -106,6 +102,120 @@ class EvaluatesLoss(Optimizer):
             object.__setattr__(self, "objective", None)
 
 
+class EstimatesGradient(EvaluatesLoss):
+    """Base of rules that step along an estimate of the full gradient, kept from step to step.
+
+    A rule writes `estimated`, and `update` for the step along the estimate, whose `g` it is.
+    Gradient transforms act on the estimate that the step takes, not on the one that is kept; weight
+    decay is decoupled and no part of it. Slots are `estimated`'s alone: `update` gets none.
+    """
+
+    gradient_evaluations_per_step = 2.0
+
+    def estimated(
+        self,
+        ws: list[Tensor],
+        gs: list[Tensor],
+        slots: list[tuple[Tensor, ...]],
+        shared: dict[str, Tensor],
+        h: Hyperparameters,
+    ) -> tuple[list[Tensor], list[tuple[Tensor, ...]], dict[str, Tensor]]:
+        """The estimate from this minibatch's gradients, and new slots and shared slots.
+
+        Args:
+            ws: Weights, which the step may overwrite: a slot that keeps them takes a copy.
+            gs: The minibatch's gradients there.
+            slots: Per variable, its slots.
+            shared: The shared slots.
+            h: Hyper-parameters of this step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define estimated.")
+
+    def _stepped(
+        self, state: dict[str, Any], gs: list[Tensor], variables: Sequence[Variable]
+    ) -> dict[str, Any]:
+        h = self.hyperparameters(self.iterations + 1, **self._clock_overrides())
+        vs, slots, shared = self.estimated(state["ws"], gs, state["slots"], state["shared"], h)
+        bare = {**state, "slots": [() for _ in slots], "shared": shared}
+        return {**super()._stepped(bare, vs, variables), "slots": slots}
+
+    def update(self, w: Tensor, g: Tensor, *slots: Tensor, h: Hyperparameters) -> tuple:
+        """One step for one variable, along the estimate."""
+        return (w - h.learning_rate * g, *slots)
+
+
+class TakesFullGradient(EstimatesGradient):
+    """Base of rules that start their estimate from the gradient over the whole dataset.
+
+    A model bound with `keras_gradopt.bind(model, dataset=...)` computes it between steps, when
+    `steps_to_pass` says that it is due, and hands it over by `take_full_gradient`. The two slots of
+    a variable are then the weights at that moment, and the full gradient at them.
+
+    Args:
+        learning_rate: Step size, at least 0.
+        snapshot_interval: Steps from one full pass to the next, at least 1; None is
+            `passes_are_apart` times the dataset's minibatches.
+        **kwargs: Common arguments, see `keras_gradopt.Optimizer`.
+    """
+
+    needs = "dataset"
+    # Names of the two slots, and epochs between passes where no interval is given.
+    kept: ClassVar[tuple[str, str]]
+    passes_are_apart: ClassVar[int]
+
+    def __init__(
+        self, learning_rate: Any = 0.1, snapshot_interval: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        if snapshot_interval is not None:
+            snapshot_interval = positive_int("snapshot_interval", snapshot_interval)
+        self.declare(snapshot_interval=snapshot_interval)
+
+    def slots(self, shape: tuple[int, ...]) -> Sequence[Slot]:
+        """Weights of an earlier moment, and the gradient that is known of them."""
+        weights, gradient = self.kept
+        return (Slot(weights, initial=lambda w: w), Slot(gradient))
+
+    def shared_slots(self) -> Sequence[Slot]:
+        """Steps since the last full pass, its minibatches, and whether its gradient was finite."""
+        names = ("steps_since_pass", "minibatches", "has_full_gradient")
+        return [Slot(name, shape=()) for name in names]
+
+    def steps_to_pass(self) -> int:
+        """Steps until the next full pass; none or less where it is due. Not within a step."""
+        since, minibatches = (
+            int(ops.convert_to_numpy(self._shared[name].value))
+            for name in ("steps_since_pass", "minibatches")
+        )
+        if not minibatches:
+            return 0
+        return (self.snapshot_interval or self.passes_are_apart * minibatches) - since
+
+    def take_full_gradient(
+        self, variables: Sequence[Variable], gs: list[Tensor], minibatches: int, is_finite: bool
+    ) -> None:
+        """Starts the estimate anew from the gradient over the dataset. Not within a step.
+
+        Args:
+            variables: The variables of `build`.
+            gs: The full gradient at their present values.
+            minibatches: Minibatches that it was computed in, which `evaluations` counts.
+            is_finite: Whether it is finite; else steps take minibatches' gradients.
+        """
+        state = self._read(variables)
+        if is_finite:
+            state["slots"] = [(ops.copy(w), g) for w, g in zip(state["ws"], gs, strict=True)]
+        numbers = {
+            "steps_since_pass": 0.0,
+            "minibatches": float(minibatches),
+            "has_full_gradient": float(is_finite),
+        }
+        for name, number in numbers.items():
+            state["shared"][name] = ops.convert_to_tensor(number, "float32")
+        self._write(variables, state)
+        self.evaluations.assign_add(float(minibatches))
+
+
 def signs(ws: Sequence[Tensor], h: Hyperparameters, seed: int) -> list[Tensor]:
     """Random signs of the weights' shapes, others at each step."""
     draws = [h.normal(tuple(w.shape), seed, number) for number, w in enumerate(ws)]
@@ -119,147 +229,3 @@ def sampled_diagonal(
     """An unbiased estimate of the Fisher information's diagonal, by one draw of all targets."""
     gs, drawn = objective.sampled_gradient(ws, lambda shape, n: h.normal(shape, seed, n))
     return [ops.cast(drawn, g.dtype) * g * g for g in gs]
-
-
-# What became of a step, in the shared slot `outcome`.
-MOVED, CONVERGED, NO_STEP, NOT_FINITE = range(4)
-REASONS = {
-    CONVERGED: "the gradient is as small as `tolerance` asks: training is done",
-    NO_STEP: (
-        "no step along the search direction lowers the loss: the minimum is reached as far as "
-        "this precision goes, or loss and gradient do not belong together"
-    ),
-    NOT_FINITE: "the loss or its gradient is not finite at the weights",
-}
-OUTCOME = "outcome"
-IDLE = "idle"
-
-
-class StepsAsVector(EvaluatesLoss):
-    """Mixed into rules that step all weights together, as one vector, by what the loss does.
-
-    Such a rule defines `vector_slots` and `descend`. Frozen groups stay out of the vector; factors
-    of rates, clipping and decoupled weight decay are refused: the loss decides.
-
-    Raises:
-        ValueError: An argument is given that changes gradients or weights behind the loss' back.
-    """
-
-    runs_eagerly = True
-    wants_whole_data = True
-    refused: ClassVar[dict[str, str]] = {
-        "weight_decay": "Add a kernel_regularizer to the layers, so that the loss holds it.",
-        "clipnorm": "Its step is limited by the loss itself.",
-        "clipvalue": "Its step is limited by the loss itself.",
-        "global_clipnorm": "Its step is limited by the loss itself.",
-        "gradient_transforms": "It reads how the loss changes along the gradient as it is.",
-    }
-    # Entries of the vector, known when the state is built.
-    size: int = 1
-
-    def __init__(self, **kwargs: Any) -> None:
-        for name, advice in self.refused.items():
-            if kwargs.get(name):
-                raise ValueError(
-                    f"{type(self).__name__} searches by the loss and takes no {name}, received "
-                    f"{kwargs[name]!r}. {advice}"
-                )
-        super().__init__(**kwargs)
-        for pattern, group in self.groups.items():
-            if not group.frozen and group != PLAIN:
-                raise ValueError(
-                    f"{type(self).__name__} steps all weights as one vector: the group {pattern!r} "
-                    "may be frozen, but not have a rate or a weight decay of its own."
-                )
-
-    def vector_slots(self, size: int) -> Sequence[Slot]:
-        """State beside a vector of `size` entries, each slot with its whole shape."""
-        del size
-        return ()
-
-    def descend(
-        self,
-        landscape: Landscape,
-        w: Tensor,
-        g: Tensor,
-        shared: dict[str, Tensor],
-        h: Hyperparameters,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """One step.
-
-        Args:
-            landscape: The minibatch's loss over the vector.
-            w: The weights, shape (size,).
-            g: The gradient there.
-            shared: The slots, by name.
-            h: Hyper-parameters.
-
-        Returns:
-            The new weights, and the new slots.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define descend.")
-
-    def shared_slots(self) -> Sequence[Slot]:
-        """What became of the last step, how many did not move, and the rule's own state."""
-        return (Slot(OUTCOME, shape=()), Slot(IDLE, shape=()), *self.vector_slots(self.size))
-
-    def _create_state(self, variables: list[Variable]) -> None:
-        moving = [v for v in variables if not self._group_of(v).frozen]
-        self.size = sum(math.prod(v.shape) for v in moving)
-        super()._create_state(variables)
-
-    def transition(
-        self,
-        ws: list[Tensor],
-        gs: list[Tensor],
-        slots: list[tuple[Tensor, ...]],
-        shared: dict[str, Tensor],
-        h: Hyperparameters,
-        members: Sequence[Group] | None = None,
-        *,
-        donate: bool = False,
-    ) -> tuple[list[Tensor], list[tuple[Tensor, ...]], dict[str, Tensor]]:
-        """One step of all weights that move, as one vector."""
-        del donate
-        moving = [i for i in range(len(ws)) if members is None or not members[i].frozen]
-        if not moving:
-            return ws, slots, shared
-        landscape = Landscape(self.objective, ws, moving)
-        w, g = landscape.vector(ws), landscape.vector(gs)
-        kinds = {name: value.dtype for name, value in shared.items()}
-        shared = {name: ops.cast(value, landscape.dtype) for name, value in shared.items()}
-        moved, found = self.descend(landscape, w, g, shared, h.cast(landscape.dtype))
-        # Nothing of a step that went wrong is kept.
-        whole = all_finite([moved, *found.values()])
-        moved = ops.where(whole, moved, w)
-        lost = {**shared, OUTCOME: ops.full_like(shared[OUTCOME], float(NOT_FINITE))}
-        shared = {
-            name: ops.cast(ops.where(whole, value, lost[name]), kinds[name])
-            for name, value in found.items()
-        }
-        idle = ops.where(ops.equal(shared[OUTCOME], MOVED), 0.0, shared[IDLE] + 1.0)
-        return landscape.tensors(moved), slots, {**shared, IDLE: ops.cast(idle, kinds[IDLE])}
-
-    def verdict(self, steps: int) -> tuple[str | None, bool]:
-        """Why none of the last `steps` steps moved the weights, and whether that is a failure.
-
-        Returns:
-            The reason, None if one of them did, and False where the minimum is reached.
-        """
-        if not self.built or not steps or float(self._shared[IDLE]) < steps:
-            return None, False
-        outcome = int(self._shared[OUTCOME])
-        return REASONS[outcome], outcome != CONVERGED
-
-
-def outcome_of(still: Tensor, success: Tensor, finite: Tensor, dtype: Any) -> dict[str, Tensor]:
-    """The slot `outcome` of a step.
-
-    Args:
-        still: Whether there was nothing to do.
-        success: Whether a step was found.
-        finite: Whether the loss is a number.
-        dtype: Of the slot.
-    """
-    outcome = ops.where(still, CONVERGED, ops.where(success, MOVED, NO_STEP))
-    return {OUTCOME: ops.cast(ops.where(finite, outcome, NOT_FINITE), dtype)}

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters, positive_int
-from keras_gradopt.closure import CONVERGED, MOVED, NO_STEP, NOT_FINITE, OUTCOME, StepsAsVector
 from keras_gradopt.landscape import Landscape, dot, norm
-from keras_gradopt.linesearch import strong_wolfe
+from keras_gradopt.linesearch import rounding, strong_wolfe
 from keras_gradopt.ranges import NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
+from keras_gradopt.vector_rule import CONVERGED, MOVED, NO_STEP, NOT_FINITE, OUTCOME, StepsAsVector
 
 Tensor = Any
 
@@ -94,14 +94,14 @@ class BFGS(StepsAsVector):
         """$-Hg$; the steepest descent before anything was learnt."""
         del landscape
         learnt = memory["pairs"] > 0
-        return -ops.where(learnt, ops.matmul(memory["inverse_hessian"], g), g)
+        return -ops.where(learnt, memory["inverse_hessian"] @ g, g)
 
     def remembered(self, memory: dict[str, Tensor], s: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The memory with one more pair."""
         h, product = memory["inverse_hessian"], dot(s, y)
         identity = ops.eye(self.size, dtype=s.dtype)
         h = ops.where(memory["pairs"] > 0, h, product / dot(y, y) * identity)  # (6.20)
-        left = ops.matmul(h, y)
+        left = h @ y
         scale = (1.0 + dot(y, left) / product) / product
         cross = ops.outer(left, s)
         h = h + scale * ops.outer(s, s) - (cross + ops.transpose(cross)) / product  # (6.17)
@@ -131,19 +131,22 @@ class BFGS(StepsAsVector):
             length = ops.where(memory["pairs"] > 0, 1.0, ops.minimum(1.0, 1.0 / norm(g)))
             first = ops.cast(h.learning_rate * length, w.dtype)
             found = strong_wolfe(landscape, w, f, g, d, first, self.search_evaluations)
+            # Without a decrease beyond rounding nothing moves; it is the end if none was promised.
+            success = found.success & (f - found.value > rounding(f))
+            exhausted = ~success & (ops.abs(first * dot(d, g)) <= 1e3 * rounding(f))
             s, y = found.w - w, found.gradient - g
-            useful = found.success & (dot(s, y) > 1e-10 * norm(s) * norm(y))
+            useful = success & (dot(s, y) > 1e-10 * norm(s) * norm(y))
             kept = _where(useful, self.remembered(memory, s, y), memory)
             # Once more from the steepest descent, before it gives up.
-            again = ~found.success & (memory["pairs"] > 0)
+            again = ~success & ~exhausted & (memory["pairs"] > 0)
             kept = _where(again, self.forgotten(memory), kept)
-            small = ops.max(ops.abs(found.gradient)) <= self.tolerance
-            stuck = ~found.success & ~again
-            outcome = ops.where(stuck, NO_STEP, ops.where(small, CONVERGED, MOVED))
+            small = success & (ops.max(ops.abs(found.gradient)) <= self.tolerance)
+            stuck = ~success & ~again & ~exhausted
+            outcome = ops.where(stuck, NO_STEP, ops.where(small | exhausted, CONVERGED, MOVED))
             outcome = ops.cast(outcome, "int32")
             new = (found.w, found.value, found.gradient)
             old = (w, f, g)
-            moved = tuple(ops.where(found.success, a, b) for a, b in zip(new, old, strict=True))
+            moved = tuple(ops.where(success, a, b) for a, b in zip(new, old, strict=True))
             return (k + 1, outcome, *moved, *(kept[name] for name in names))
 
         def going(k: Any, outcome: Any, *rest: Any) -> Tensor:

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters, positive_int
-from keras_gradopt.closure import StepsAsVector, outcome_of
 from keras_gradopt.closure.bfgs import check_size
 from keras_gradopt.damping import Damping
 from keras_gradopt.landscape import Landscape, dot
+from keras_gradopt.linesearch import rounding
 from keras_gradopt.ranges import NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
+from keras_gradopt.vector_rule import StepsAsVector, outcome_of
 
 Tensor = Any
 
@@ -114,7 +115,7 @@ class LevenbergMarquardt(StepsAsVector):
             del done, p, value
             p = -ops.solve(matrix + ops.diag(damping * scale), g[:, None])[:, 0]
             value = landscape.value(w + p)
-            change = dot(g, p) + 0.5 * dot(p, ops.matmul(matrix, p))
+            change = dot(g, p) + 0.5 * dot(p, matrix @ p)
             ratio = (value - f) / ops.where(change < 0, change, -1.0)
             good = ops.isfinite(value) & (value < f)
             ratio = ops.where(good, ratio, -1.0)
@@ -134,5 +135,7 @@ class LevenbergMarquardt(StepsAsVector):
         )
         _, done, damping, p, _ = landscape.loop(going, body, start)
         moved = ops.where(done, w + p, w)
+        # What the last step promised is rounding.
+        still = still | (~done & (ops.abs(dot(g, p)) <= 1e2 * rounding(f)))
         outcome = outcome_of(still, done, ops.isfinite(f), w.dtype)
         return moved, {**shared, **self.damping.kept(damping), **outcome}

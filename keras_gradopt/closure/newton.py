@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters, positive_int
-from keras_gradopt.closure import StepsAsVector, outcome_of
 from keras_gradopt.closure.bfgs import check_size
 from keras_gradopt.damping import Damping
 from keras_gradopt.landscape import Landscape, norm
 from keras_gradopt.quadratic import STATIONARY, better, escape, newton_like, searched
 from keras_gradopt.ranges import NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
+from keras_gradopt.vector_rule import StepsAsVector, outcome_of
 
 Tensor = Any
 
@@ -106,14 +106,15 @@ class Newton(StepsAsVector):
         # Smaller ones may be rounding.
         negative = (values[0] < -1e-5 * ops.max(ops.abs(values))) & (norm(g) <= STATIONARY)
         shift = damping + ops.maximum(-values[0], 0.0)
-        along = ops.matmul(g, vectors)
+        along = g @ vectors
         parts = -along / (values + shift)
-        p = ops.matmul(vectors, parts)
+        p = vectors @ parts
         newton = newton_like(p, g, ops.sum(values * parts * parts))
         way_out = escape(vectors[:, 0], g, values[0])
         proposal, escapes = better(newton, way_out, negative)
-        found, ratio = searched(landscape, w, f, proposal, ops.cast(h.learning_rate, w.dtype))
-        still = (ops.max(ops.abs(g)) <= self.tolerance) & ~escapes
+        first = ops.cast(h.learning_rate, w.dtype)
+        found, ratio, exhausted = searched(landscape, w, f, proposal, first)
+        still = exhausted | ((ops.max(ops.abs(g)) <= self.tolerance) & ~escapes)
         damping = ops.where(escapes | still, damping, self.damping.adapted(damping, ratio))
         moved = ops.where(still, w, found.w)
         finite = finite & ops.isfinite(f)

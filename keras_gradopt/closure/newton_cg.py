@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Literal
 from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters, positive_int
-from keras_gradopt.closure import StepsAsVector, outcome_of
 from keras_gradopt.damping import Damping
 from keras_gradopt.krylov import Solved, conjugate_gradients, lanczos
 from keras_gradopt.landscape import Landscape, Product, dot, norm
 from keras_gradopt.quadratic import STATIONARY, Proposal, better, escape, newton_like, searched
 from keras_gradopt.ranges import NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
+from keras_gradopt.vector_rule import StepsAsVector, outcome_of
 
 Tensor = Any
 _LANCZOS = 20
@@ -124,14 +124,18 @@ class NewtonCG(StepsAsVector):
             min(self.cg_iterations, landscape.size),
             scale,
         )
-        p = solved.x
-        newton = newton_like(p, g, dot(p, solved.product) - damping * dot(p, p))
+        x = solved.x
+        curved = dot(x, solved.product) - damping * dot(x, x)
+        # Where the first direction was not curved upwards, there is the steepest descent.
+        began = dot(x, x) > 0
+        newton = newton_like(ops.where(began, x, -g), g, ops.where(began, curved, 0.0))
         proposal, escapes = newton, ops.zeros_like(solved.indefinite)
         if self.curvature == "hessian":
             way_out = self._way_out(landscape, times, g, solved, damping, h)
             proposal, escapes = better(newton, way_out, way_out.curvature < 0)
-        found, ratio = searched(landscape, w, f, proposal, ops.cast(h.learning_rate, w.dtype))
-        still = (ops.max(ops.abs(g)) <= self.tolerance) & ~escapes
+        first = ops.cast(h.learning_rate, w.dtype)
+        found, ratio, exhausted = searched(landscape, w, f, proposal, first)
+        still = exhausted | ((ops.max(ops.abs(g)) <= self.tolerance) & ~escapes)
         damping = ops.where(escapes | still, damping, self.damping.adapted(damping, ratio))
         moved = ops.where(still, w, found.w)
         outcome = outcome_of(still, found.success, ops.isfinite(f), w.dtype)

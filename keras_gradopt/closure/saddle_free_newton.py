@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters, positive_int
-from keras_gradopt.closure import StepsAsVector, outcome_of
 from keras_gradopt.damping import Damping
 from keras_gradopt.krylov import lanczos
 from keras_gradopt.landscape import Landscape, norm
 from keras_gradopt.quadratic import STATIONARY, better, escape, newton_like, searched
 from keras_gradopt.ranges import NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
+from keras_gradopt.vector_rule import StepsAsVector, outcome_of
 
 Tensor = Any
 
@@ -96,14 +96,15 @@ class SaddleFreeNewton(StepsAsVector):
         start = ops.where(length > 0, g / ops.where(length > 0, length, 1.0) + 0.01 * noise, noise)
         size = min(self.subspace, landscape.size)
         values, vectors = lanczos(landscape, landscape.hessian_at(w), start, size)
-        parts = -ops.matmul(vectors, g) / (ops.abs(values) + damping)
-        p = ops.matmul(parts, vectors)
+        parts = -(vectors @ g) / (ops.abs(values) + damping)
+        p = parts @ vectors
         newton = newton_like(p, g, ops.sum(values * parts * parts))
         # Smaller ones may be rounding.
         negative = (values[0] < -1e-5 * ops.max(ops.abs(values))) & (length <= STATIONARY)
         proposal, escapes = better(newton, escape(vectors[0], g, values[0]), negative)
-        found, ratio = searched(landscape, w, f, proposal, ops.cast(h.learning_rate, w.dtype))
-        still = (ops.max(ops.abs(g)) <= self.tolerance) & ~escapes
+        first = ops.cast(h.learning_rate, w.dtype)
+        found, ratio, exhausted = searched(landscape, w, f, proposal, first)
+        still = exhausted | ((ops.max(ops.abs(g)) <= self.tolerance) & ~escapes)
         damping = ops.where(escapes | still, damping, self.damping.adapted(damping, ratio))
         moved = ops.where(still, w, found.w)
         outcome = outcome_of(still, found.success, ops.isfinite(f), w.dtype)

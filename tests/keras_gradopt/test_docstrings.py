@@ -14,7 +14,7 @@ from keras import ops
 
 import keras_gradopt as kg
 from keras_gradopt import catalogue, registry
-from keras_gradopt.arguments import Hyperparameters
+from keras_gradopt.arguments import Arguments, Hyperparameters
 from tests.keras_gradopt.problems import network, regression_data
 
 OPTIMIZERS = registry.optimizer_classes()
@@ -28,7 +28,12 @@ CALLBACKS = {
     for name, cls in registry.members("keras_gradopt.callbacks").items()
     if issubclass(cls, kg.callbacks.Callback)
 }
-PUBLIC = {**OPTIMIZERS, **OTHERS, **CALLBACKS}
+SAMPLING = {
+    name: cls
+    for name, cls in registry.members("keras_gradopt.sampling").items()
+    if issubclass(cls, Arguments)
+}
+PUBLIC = {**OPTIMIZERS, **OTHERS, **CALLBACKS, **SAMPLING}
 
 
 class Rounded(doctest.OutputChecker):

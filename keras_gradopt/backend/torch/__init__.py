@@ -205,7 +205,7 @@ def _pulled(ys: Sequence[Tensor | None], xs: Sequence[Tensor], vs: Sequence[Tens
 
 
 def compiled(f: Callable) -> Callable:
-    """The function itself: torch runs one operation after the other."""
+    """The function itself: compiling takes torch longer than some hundred calls."""
     return f
 
 
@@ -241,9 +241,25 @@ def eagerly(f: Callable) -> Callable:
     return torch.compiler.disable(f)
 
 
+def draw_anew(seeds: Sequence[Any]) -> None:
+    """`common.draw_anew`, and one draw from the global generators: see `random_state`."""
+    common.draw_anew(seeds)
+    torch.rand(())
+    if torch.cuda.is_available():
+        torch.rand((), device="cuda")
+
+
 def frozen(variables: Sequence[Any]) -> list:
     """Copies of the variables' present values, which later assignments leave alone."""
     return [v.value.detach().clone() for v in variables]
+
+
+def present(model: Any, last: Any = None) -> tuple[list[Tensor], list[Tensor]]:
+    """The values that a model has now, until it steps: trainable variables', and the others'."""
+    del last
+    groups = model.trainable_variables, model.non_trainable_variables
+    trainable, non_trainable = ([v.value.detach() for v in group] for group in groups)
+    return trainable, non_trainable
 
 
 def random_state() -> list[Tensor]:
@@ -255,9 +271,14 @@ def random_state() -> list[Tensor]:
 
 
 @contextlib.contextmanager
-def replayed(state: list[Tensor]) -> Iterator[None]:
-    """Runs with the random state of `random_state`, and puts the present one back after it."""
-    with torch.random.fork_rng():
+def replayed(state: list[Tensor], *, double: bool = False) -> Iterator[None]:
+    """Runs with the random state of `random_state`, and puts the present one back after it.
+
+    Args:
+        state: From `random_state`.
+        double: Whether float64 stays what it is: see `common.keeping_double`.
+    """
+    with torch.random.fork_rng(), common.keeping_double() if double else contextlib.nullcontext():
         torch.set_rng_state(state[0])
         if len(state) > 1:
             torch.cuda.set_rng_state_all(state[1:])
