@@ -13,12 +13,14 @@ from keras import ops
 
 from keras_gradopt import backend
 from keras_gradopt.curvature.data import Minibatches
-from keras_gradopt.curvature.smoothness import once_differentiable, require_symmetry
+from keras_gradopt.curvature.smoothness import leaves, once_differentiable, require_symmetry
 from keras_gradopt.landscape import Landscape
 from keras_gradopt.objective import Objective
 
 Tensor = Any
 Curvature = Literal["hessian", "gauss_newton", "fisher"]
+# The precision of one number, relative to it.
+_HALF = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 # What a product with each of them costs, in gradients.
 _COSTS = {"hessian": 3.0, "gauss_newton": 2.0, "fisher": 2.0}
 
@@ -123,6 +125,10 @@ class DataLandscape:
         self._moving = [positions[id(v)] for v in self.variables]
         double = any(v.dtype == "float64" for v in self.variables)
         self.dtype = "float64" if double else "float32"
+        # Some roundings of the vectors' precision, or one of a half-precision layer's.
+        halves = {layer.compute_dtype for layer in leaves(model)} & set(_HALF)
+        coarsest = max((_HALF[dtype] for dtype in halves), default=0.0)
+        self._precision = max(16.0 * float(np.finfo(self.dtype).eps), coarsest)
         self.evaluations = 0.0
         self._random_state = backend.random_state()
         self._compiled: dict[str, Callable] = {}
@@ -166,8 +172,8 @@ class DataLandscape:
         return [piece.reshape(shape) for piece, shape in pieces]
 
     def rounding(self, scale: float) -> float:
-        """The error that the weights' precision leaves in a product of norm `scale`."""
-        return 16.0 * float(np.finfo(self.dtype).eps) * abs(scale)
+        """The error that the model's precision leaves in a product of norm `scale`."""
+        return self._precision * abs(scale)
 
     # --- the function and its derivatives ---
 
@@ -258,7 +264,8 @@ class DataLandscape:
     def _at(self, state: tuple, data: tuple) -> Landscape:
         trainable, rest, metrics = state
         objective = Objective(self.model, data, trainable, rest, metrics, training=self.training)
-        return Landscape(objective, trainable, self._moving)
+        objective.over(self.variables)
+        return Landscape(objective, [trainable[i] for i in self._moving])
 
     def _value(self, w: Tensor, state: tuple, data: tuple) -> Tensor:
         return self._at(state, data).value(w)
@@ -334,7 +341,8 @@ def _is_meant(variable: Any, one: Any) -> bool:
 
 
 def _float(tensor: Tensor) -> Tensor:
-    return ops.cast(tensor, "float64" if tensor.dtype == "float64" else "float32")
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return ops.cast(tensor, "float64" if dtype == "float64" else "float32")
 
 
 def _host(tensor: Tensor) -> np.ndarray:

@@ -107,7 +107,7 @@ def _culprit(model: keras.Model, data: tuple, training: bool) -> str | None:
 def _calls(model: keras.Model, x: Any, training: bool) -> tuple[list[tuple], Any]:
     """Each leaf layer with the arguments it was called with first, and the model's outputs."""
     calls: dict[int, tuple] = {}
-    layers = list(_leaves(model))
+    layers = list(leaves(model))
     for layer in layers:
 
         def recorded(*args: Any, _own: Any = layer.call, _at: Any = layer, **kwargs: Any) -> Any:
@@ -125,24 +125,25 @@ def _calls(model: keras.Model, x: Any, training: bool) -> tuple[list[tuple], Any
     return list(calls.values()), y_pred
 
 
-def _leaves(layer: Any) -> Iterator[Any]:
+def leaves(layer: Any) -> Iterator[Any]:
+    """The layers of a model, and of models inside of it, that are no models themselves."""
     inside = getattr(layer, "layers", None)
     if not inside:
         yield layer
         return
     for one in inside:
-        yield from _leaves(one)
+        yield from leaves(one)
 
 
 def _is_smooth(f: Any, weights: list, inputs: Any) -> bool:
     """Whether the second derivatives of a layer are there, and are symmetric with what follows."""
-    leaves = keras.tree.flatten(inputs)
-    moving = [i for i, a in enumerate(leaves) if _is_float(a)]
+    flat = keras.tree.flatten(inputs)
+    moving = [i for i, a in enumerate(flat) if _is_float(a)]
     # A weight of a layer to follow, and those of the layer and its inputs.
-    ws = [ops.ones(()), *weights, *(leaves[i] for i in moving)]
+    ws = [ops.ones(()), *weights, *(flat[i] for i in moving)]
 
     def loss(ws: list) -> Tensor:
-        filled = list(leaves)
+        filled = list(flat)
         for i, a in zip(moving, ws[1 + len(weights) :], strict=True):
             filled[i] = a
         outputs = f(ws[1 : 1 + len(weights)], keras.tree.pack_sequence_as(inputs, filled))

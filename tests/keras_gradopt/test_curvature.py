@@ -48,6 +48,7 @@ class Quadratic(DataLandscape):
         self._matrix = matrix
         self.size, self.dtype, self.curvature = len(matrix), "float64", "hessian"
         self.evaluations, self.position = 0.0, np.zeros(len(matrix))
+        self._precision = 1e-14
 
     def product(self, v: np.ndarray) -> np.ndarray:
         return self._matrix * v if self._matrix.ndim == 1 else self._matrix @ v
@@ -241,6 +242,17 @@ def test_scipy_agrees_through_the_linear_operator(landscape: DataLandscape) -> N
     expected = eigsh(landscape.linear_operator(), k=2, which="LA", tol=1e-5)[0][::-1]
     pairs = curvature.top_eigenpairs(landscape, k=2, tolerance=1e-4)
     np.testing.assert_allclose(pairs.values, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_errors_cover_what_half_precision_loses(policy: str, hessian: np.ndarray) -> None:
+    keras.config.set_dtype_policy(policy)
+    model = curved.compiled()
+    keras.config.set_dtype_policy("float32")
+    pairs = curvature.top_eigenpairs(model, *curved.data(), which="both", max_products=40)
+    truth = np.linalg.eigvalsh(hessian)
+    assert np.all(np.abs(pairs.values[:, None] - truth).min(axis=1) <= pairs.errors)
+    assert np.all(pairs.errors < 0.05 * truth[-1])
 
 
 def test_gauss_newton_s_eigenvalues(landscape: DataLandscape) -> None:
