@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -11,11 +12,14 @@ import keras
 from keras import ops
 from keras.src.trainers.data_adapters import data_adapter_utils
 
-from keras_gradopt import backend
+from keras_gradopt import backend, likelihood
+from keras_gradopt import layers as model_layers
 
 Tensor = Any
 
 _current: ContextVar[Objective | None] = ContextVar("keras_gradopt_objective", default=None)
+
+_bound: ContextVar[keras.Model | None] = ContextVar("keras_gradopt_bound", default=None)
 
 # True inside the step of a bound model, which hands its loss to the optimizer afterwards.
 _watched: ContextVar[bool] = ContextVar("keras_gradopt_watched", default=False)
@@ -82,6 +86,10 @@ class Objective:
         self._moving = [position[id(v)] for v in variables]
         return self
 
+    def examples(self) -> Any:
+        """How many examples the minibatch has, a number or a scalar."""
+        return ops.shape(keras.tree.flatten(self._x)[0])[0]
+
     def value(self, ws: Sequence[Tensor]) -> Tensor:
         """The loss at `ws`, a scalar."""
         self.evaluations += 1 / 3
@@ -101,6 +109,58 @@ class Objective:
         with backend.replayed(self._random_state):
             return backend.hvp(self._loss, list(ws), list(vs))
 
+    def layers(
+        self,
+        ws: Sequence[Tensor],
+        noise: Callable[[tuple, int], Tensor] | None = None,
+        found: model_layers.Found | None = None,
+    ) -> model_layers.Layers:
+        """What each layer sees at `ws`, with the gradient at its output before activation.
+
+        One gradient's work gives the loss, its gradients, and both for each layer.
+
+        Args:
+            ws: Weights.
+            noise: `noise(shape, number)`, standard normal numbers. If given, gradients are not
+                those of the loss but of one draw of targets from the model's own predictions:
+                `likelihood.score`. The losses must be likelihoods that it knows.
+            found: The layers to look at, from `layers.find`; None are all that are known.
+
+        Returns:
+            Value and gradients, and per known layer what it saw. Gradients are of the loss, a mean
+            over the minibatch: an example's own is its number of examples times as large.
+
+        Raises:
+            RuntimeError: A layer is called in a loop.
+        """
+        self.evaluations += 1.0
+        if found is None:
+            variables = [self._variables[i] for i in self._moving]
+            found = model_layers.find(self._model, variables)
+        loss = self._scaled_loss
+
+        def pseudo(ws: Sequence[Tensor]) -> Tensor:
+            _, y_pred, _, _ = self._forward(ws)
+            loss = likelihood.pseudo_loss(self._model, self._y, y_pred, self._sample_weight, noise)
+            return loss * ops.cast(self._loss_scale, loss.dtype)
+
+        with backend.replayed(self._random_state):
+            pass_ = model_layers.look(found, list(ws), loss if noise is None else pseudo)
+        return model_layers.Layers(
+            self._unscaled(pass_.value),
+            [self._unscaled(g) for g in pass_.gradients],
+            [
+                dataclasses.replace(
+                    one, output_gradients=[self._unscaled_float(d) for d in one.output_gradients]
+                )
+                for one in pass_.seen
+            ],
+        )
+
+    def _unscaled_float(self, x: Tensor) -> Tensor:
+        """In float32: gradients at outputs of half precision would underflow again."""
+        return self._unscaled(model_layers.at_least_float32(x))
+
     def _scaled_loss(self, ws: Sequence[Tensor]) -> Tensor:
         loss = self._loss(ws)
         return loss * ops.cast(self._loss_scale, loss.dtype)
@@ -108,7 +168,8 @@ class Objective:
     def _unscaled(self, x: Tensor) -> Tensor:
         return x / ops.cast(self._loss_scale, x.dtype)
 
-    def _loss(self, ws: Sequence[Tensor]) -> Tensor:
+    def _forward(self, ws: Sequence[Tensor]) -> tuple:
+        """All trainable values, the outputs, the other variables' values, the layers' losses."""
         model = self._model
         trainable = list(self._trainable)
         for i, w in zip(self._moving, ws, strict=True):
@@ -117,6 +178,11 @@ class Objective:
         y_pred, non_trainable, losses = model.stateless_call(
             trainable, self._non_trainable, self._x, return_losses=True, **training
         )
+        return trainable, y_pred, non_trainable, losses
+
+    def _loss(self, ws: Sequence[Tensor]) -> Tensor:
+        model = self._model
+        trainable, y_pred, non_trainable, losses = self._forward(ws)
         # Keras' own way to hand losses of the forward pass (add_loss, regularisers) to
         # compute_loss; the list is put back as it was.
         before, model._losses_override = model._losses_override, list(losses)
@@ -150,6 +216,22 @@ def offered(objective: Objective) -> Iterator[None]:
 def current() -> Objective | None:
     """The objective of the step in progress, or None outside a bound model's step."""
     return _current.get()
+
+
+@contextlib.contextmanager
+def bound(model: keras.Model) -> Iterator[None]:
+    """Makes `model` known to optimizers that build their state while the context lasts."""
+    token = _bound.set(model)
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def bound_model() -> keras.Model | None:
+    """The bound model that is trained or built now, or None."""
+    objective = current()
+    return _bound.get() if objective is None else objective._model
 
 
 @contextlib.contextmanager

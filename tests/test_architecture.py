@@ -32,6 +32,8 @@ KERAS_INSIDERS = (
     "keras_gradopt/objective.py",  # the loss as Keras' trainers compute it
     "keras_gradopt/binding.py",  # puts a train step on one model
     "keras_gradopt/batch_norm.py",  # finds layers within layers
+    "keras_gradopt/layers.py",  # so does this
+    "keras_gradopt/likelihood.py",  # the parts of a compiled loss, and how Keras reduces one
     "keras_gradopt/wrappers/__init__.py",  # the base class that holds Keras' own optimizers
     "keras_gradopt/backend/",  # each trainer's own ways
 )
