@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_gradopt import backend
 from keras_gradopt.callbacks.evaluation_weights import EvaluationWeights, averaging_optimizer
-from keras_gradopt.objective import Objective, loss_watched, offered
+from keras_gradopt.objective import Objective, bound, loss_watched, offered
 from keras_gradopt.optimizer import Optimizer
 
 Tensor = Any
@@ -68,11 +68,24 @@ def bind(model: keras.Model) -> keras.Model:
             yield
 
     model.train_step = backend.train_step(own_step, offer, watch)
+    _build_in_sight_of(model)
     for name in ("fit", "evaluate", "predict"):
         setattr(model, name, _with_evaluation_weights(model, name))
     # Keras compiles the step once and keeps it; the next fit must see the new one.
     model.train_function = None
     return model
+
+
+def _build_in_sight_of(model: keras.Model) -> None:
+    """Lets optimizers find the model where Keras builds their state before any step."""
+    own = type(model)._symbolic_build.__get__(model)
+
+    @functools.wraps(own)
+    def build(*args: Any, **kwargs: Any) -> Any:
+        with bound(model):
+            return own(*args, **kwargs)
+
+    model._symbolic_build = build
 
 
 class LossWatch:
@@ -160,7 +173,8 @@ def _with_evaluation_weights(model: keras.Model, name: str) -> Callable:
                 # First, so that the others (checkpoints, early stopping) see its weights.
                 listed.insert(0, EvaluationWeights())
             given.arguments["callbacks"] = listed
-        return own(*given.args, **given.kwargs)
+        with bound(model):
+            return own(*given.args, **given.kwargs)
 
     return method
 
