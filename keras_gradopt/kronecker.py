@@ -161,7 +161,8 @@ def eigenbases(pair: Pair) -> tuple[Pair, Tensor]:
         A pair of matrices whose columns are eigenvectors, and eigenvalues of shape (groups, rows,
         outputs).
     """
-    bases, values = [], []
+    bases: list[Tensor | None] = []
+    values: list[Tensor] = []
     for factor in pair:
         if factor is None or len(factor.shape) == 2:
             bases.append(None)

@@ -196,7 +196,9 @@ def find(
         if isinstance(layer, keras.layers.RNN | keras.layers.Wrapper)
         for inner in layer._flatten_layers(include_self=False)
     }
-    layers, blocks, taken = [], [], set()
+    layers: list[keras.layers.Layer] = []
+    blocks: list[Block] = []
+    taken: set[int] = set()
     for layer in everything:
         known = None if id(layer) in looped else _class_of(layer)
         block = _block(layer, known, position) if known else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -138,14 +139,10 @@ class Objective:
             variables = [self._variables[i] for i in self._moving]
             found = model_layers.find(self._model, variables)
         loss = self._scaled_loss
-
-        def pseudo(ws: Sequence[Tensor]) -> Tensor:
-            _, y_pred, _, _ = self._forward(ws)
-            loss = likelihood.pseudo_loss(self._model, self._y, y_pred, self._sample_weight, noise)
-            return loss * ops.cast(self._loss_scale, loss.dtype)
-
+        if noise is not None:
+            loss = functools.partial(self._scaled_draw, noise)
         with backend.replayed(self._random_state):
-            pass_ = model_layers.look(found, list(ws), loss if noise is None else pseudo)
+            pass_ = model_layers.look(found, list(ws), loss)
         return model_layers.Layers(
             self._unscaled(pass_.value),
             [self._unscaled(g) for g in pass_.gradients],
@@ -156,6 +153,12 @@ class Objective:
                 for one in pass_.seen
             ],
         )
+
+    def _scaled_draw(self, noise: Callable[[tuple, int], Tensor], ws: Sequence[Tensor]) -> Tensor:
+        """What has the gradient of one draw of targets at the outputs."""
+        _, y_pred, _, _ = self._forward(ws)
+        loss = likelihood.pseudo_loss(self._model, self._y, y_pred, self._sample_weight, noise)
+        return loss * ops.cast(self._loss_scale, loss.dtype)
 
     def _unscaled_float(self, x: Tensor) -> Tensor:
         """In float32: gradients at outputs of half precision would underflow again."""

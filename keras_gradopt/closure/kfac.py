@@ -423,12 +423,13 @@ class KFAC(EvaluatesLoss):
         h: Hyperparameters,
     ) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
         """Per variable its direction, and its slots with the new curvature."""
-        training = self._training(self._trainable_variables)
+        known = self._trainable_variables
+        training = self._training(known)
         stepping = [i for i in self._stepping if training[i] is not None]
         place = {index: i for i, index in enumerate(stepping)}
         directions, kept, rest = list(gs), list(slots), list(stats)
         for _, block in self._present(place):
-            shapes = [tuple(training[i].shape) for i in block.positions]
+            shapes = [tuple(known[i].shape) for i in block.positions]
             # A variable without a gradient stays where it is.
             parts = [
                 gs[place[i]] if i in place else ops.zeros(shape, gs[0].dtype)
