@@ -157,7 +157,12 @@ class Objective:
     def _scaled_draw(self, noise: Callable[[tuple, int], Tensor], ws: Sequence[Tensor]) -> Tensor:
         """What has the gradient of one draw of targets at the outputs."""
         _, y_pred, _, _ = self._forward(ws)
-        loss = likelihood.pseudo_loss(self._model, self._y, y_pred, self._sample_weight, noise)
+        model = self._model
+        # The parts of a loss keep a running mean each; here it goes nowhere. Some are made in the
+        # first step only, after their values were frozen.
+        metrics = zip(model.metrics_variables, self._metrics, strict=False)
+        with keras.StatelessScope(state_mapping=metrics):
+            loss = likelihood.pseudo_loss(model, self._y, y_pred, self._sample_weight, noise)
         return loss * ops.cast(self._loss_scale, loss.dtype)
 
     def _unscaled_float(self, x: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ class KFAC(EvaluatesLoss):
 
     def __init__(
         self,
-        learning_rate: Any = 0.1,
+        learning_rate: Any = 0.03,
         momentum: Any = 0.9,
         damping: Any = 1e-3,
         norm_constraint: Any = 1e-3,

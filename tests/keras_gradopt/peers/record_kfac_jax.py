@@ -12,6 +12,7 @@ weights, and the loss before each step of full-batch training.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def first_weights(sizes: tuple[int, ...], seed: int) -> list[np.ndarray]:
     """Kernels of variance 1 / inputs, and biases of 0."""
     rng = np.random.default_rng(seed)
     weights = []
-    for n, m in zip(sizes[:-1], sizes[1:], strict=True):
+    for n, m in itertools.pairwise(sizes):
         weights.append((rng.normal(size=(n, m)) / np.sqrt(n)).astype("float32"))
         weights.append(np.zeros(m, "float32"))
     return weights
