@@ -10,6 +10,7 @@ from keras_gradopt.layers import Block
 
 Tensor = Any
 Side = Literal["none", "diagonal", "full"]
+SIDES = ("inputs", "outputs")
 
 
 class Sides(NamedTuple):

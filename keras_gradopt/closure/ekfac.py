@@ -67,9 +67,9 @@ class EKFAC(KFAC):
 
     def __init__(
         self,
-        learning_rate: Any = 0.03,
+        learning_rate: Any = 0.1,
         momentum: Any = 0.9,
-        damping: Any = 1e-3,
+        damping: Any = 3e-2,
         norm_constraint: Any = 1e-3,
         decay: Any = 0.95,
         fisher: Any = "mc",
@@ -97,13 +97,10 @@ class EKFAC(KFAC):
 
     def block_slots(self, block: Block) -> list[Slot]:
         """The factors, their eigenvectors, and the curvature along them."""
-        named = kronecker.shapes(block, self._sides(block))._asdict()
-        factors = [Slot(f"{side}_factor", shape) for side, shape in named.items() if shape]
-        bases = [
-            Slot(f"{side}_basis", shape)
-            for side, shape in named.items()
-            if shape is not None and len(shape) == 3
-        ]
+        shapes = kronecker.shapes(block, self._sides(block))
+        named = {side: s for side, s in zip(kronecker.SIDES, shapes, strict=True) if s is not None}
+        factors = [Slot(f"{side}_factor", shape) for side, shape in named.items()]
+        bases = [Slot(f"{side}_basis", shape) for side, shape in named.items() if len(shape) == 3]
         return [*factors, *bases, Slot("curvature", (block.groups, block.rows, block.outputs))]
 
     def statistic_shapes(self, block: Block) -> list[tuple[int, ...]]:

@@ -104,9 +104,9 @@ class KFAC(EvaluatesLoss):
 
     def __init__(
         self,
-        learning_rate: Any = 0.03,
+        learning_rate: Any = 0.1,
         momentum: Any = 0.9,
-        damping: Any = 1e-3,
+        damping: Any = 3e-2,
         norm_constraint: Any = 1e-3,
         decay: Any = 0.95,
         fisher: Literal["mc", "empirical"] = "mc",
@@ -147,9 +147,12 @@ class KFAC(EvaluatesLoss):
             self._warn_of(found.others)
         elif not self.built and not _fit(self._blocks, variables):
             self._blocks = ()
+        # Past Keras' tracking, which would take the model's variables for the optimizer's own.
+        object.__setattr__(self, "_known", list(variables))
         super().build(variables)
 
     def _training(self, variables: Sequence[Variable]) -> list[Variable | None]:
+        """The variables, None in place of those of frozen groups."""
         groups = [parameter_groups.of_path(self.groups, v.path) for v in variables]
         return [None if g.frozen else v for g, v in zip(groups, variables, strict=True)]
 
@@ -199,7 +202,7 @@ class KFAC(EvaluatesLoss):
         return [
             Slot(f"{side}_{name}", shape)
             for name in names
-            for side, shape in shapes._asdict().items()
+            for side, shape in zip(kronecker.SIDES, shapes, strict=True)
             if shape is not None
         ]
 
@@ -327,7 +330,7 @@ class KFAC(EvaluatesLoss):
 
     def _found(self) -> layers.Found:
         model = objectives.bound_model()
-        found = layers.find(model, self._training(self._trainable_variables), self.diagonal)
+        found = layers.find(model, self._training(self._known), self.diagonal)
         if found.blocks != self._blocks:
             raise RuntimeError(
                 f"{type(self).__name__} was built without a look at the layers of this model, or "
@@ -361,9 +364,7 @@ class KFAC(EvaluatesLoss):
         """The positions of all variables outside of blocks."""
         taken = {i for block in self._blocks for i in block.positions}
         return [
-            i
-            for i, v in enumerate(self._training(self._trainable_variables))
-            if v is not None and i not in taken
+            i for i, v in enumerate(self._training(self._known)) if v is not None and i not in taken
         ]
 
     def _own(self, slots: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -423,13 +424,12 @@ class KFAC(EvaluatesLoss):
         h: Hyperparameters,
     ) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
         """Per variable its direction, and its slots with the new curvature."""
-        known = self._trainable_variables
-        training = self._training(known)
+        training = self._training(self._known)
         stepping = [i for i in self._stepping if training[i] is not None]
         place = {index: i for i, index in enumerate(stepping)}
         directions, kept, rest = list(gs), list(slots), list(stats)
         for _, block in self._present(place):
-            shapes = [tuple(known[i].shape) for i in block.positions]
+            shapes = [tuple(self._known[i].shape) for i in block.positions]
             # A variable without a gradient stays where it is.
             parts = [
                 gs[place[i]] if i in place else ops.zeros(shape, gs[0].dtype)
