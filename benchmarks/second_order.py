@@ -3,11 +3,12 @@
     KERAS_BACKEND=jax python -m benchmarks.second_order [--problems logistic] [--json FILE]
 
 Four problems (benchmarks/parts/smooth.py) are trained by Adam, the best of five rates, each
-constant and with a cosine decay to zero, and by methods with their default arguments or the few given below.
-Every method gets as many gradient evaluations as Adam has steps, as its `evaluations` counts them:
-a value is a third of a gradient, a product with the Hessian three. The loss is that of all data at
-the weights after a step. Seconds per step are medians of rounds in which the methods take turns, on
-one core; the curves over seconds are steps times that. Results go on where they were interrupted.
+constant and with a cosine decay to zero, and by methods with their default arguments or the few
+given below. Every method gets as many gradient evaluations as Adam has steps, as its `evaluations`
+counts them: a value is a third of a gradient, a product with the Hessian three. The loss is that of
+all data at the weights after a step. Seconds per step are medians of rounds in which the methods
+take turns, on one core; the curves over seconds are steps times that. Results go on where they were
+interrupted.
 """
 
 from __future__ import annotations

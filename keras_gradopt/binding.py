@@ -15,7 +15,7 @@ from keras_gradopt import backend
 from keras_gradopt.callbacks.evaluation_weights import EvaluationWeights, averaging_optimizer
 from keras_gradopt.callbacks.search_report import SearchReport, searching_optimizer
 from keras_gradopt.full_pass import FullPass, FullPasses
-from keras_gradopt.objective import Objective, loss_watched, offered
+from keras_gradopt.objective import Objective, bound, loss_watched, offered
 from keras_gradopt.optimizer import Optimizer
 
 Tensor = Any
@@ -85,12 +85,25 @@ def bind(model: keras.Model, dataset: Any = None) -> keras.Model:
             yield
 
     model.train_step = backend.train_step(own_step, offer, watch)
+    _build_in_sight_of(model)
     for name in ("fit", "evaluate", "predict"):
         setattr(model, name, _with_callbacks(model, name, full_pass))
     model.train_on_batch = _with_full_passes(model, full_pass)
     # Keras compiles the step once and keeps it; the next fit must see the new one.
     model.train_function = None
     return model
+
+
+def _build_in_sight_of(model: keras.Model) -> None:
+    """Lets optimizers find the model where Keras builds their state before any step."""
+    own = type(model)._symbolic_build.__get__(model)
+
+    @functools.wraps(own)
+    def build(*args: Any, **kwargs: Any) -> Any:
+        with bound(model):
+            return own(*args, **kwargs)
+
+    model._symbolic_build = build
 
 
 class LossWatch:
@@ -188,7 +201,8 @@ def _with_callbacks(model: keras.Model, name: str, full_pass: FullPass) -> Calla
             listed.append(FullPasses(full_pass))
         if listed:
             given.arguments["callbacks"] = listed
-        return own(*given.args, **given.kwargs)
+        with bound(model):
+            return own(*given.args, **given.kwargs)
 
     return method
 

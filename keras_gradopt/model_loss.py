@@ -72,6 +72,16 @@ class ModelLoss:
         self._moving = [position[id(v)] for v in variables]
         return self
 
+    @property
+    def model(self) -> keras.Model:
+        """The model."""
+        return self._model
+
+    @property
+    def variables(self) -> list[Any]:
+        """The variables over which the loss is a function, in the order of the weights."""
+        return [self._variables[i] for i in self._moving]
+
     def is_least_squares(self) -> bool:
         """Whether the compiled loss is a mean of squares, for each output."""
         return all(likelihood.is_least_squares(loss) for loss in self._losses())
@@ -152,7 +162,7 @@ class ModelLoss:
         own = type(self._model).compute_loss is keras.Model.compute_loss
         if compiled is None or not own:
             if purpose is not None:
-                raise _no_likelihood(None, purpose)
+                raise no_likelihood("the model's own compute_loss", purpose)
             yield
             return
         flat = compiled._flat_losses
@@ -160,7 +170,7 @@ class ModelLoss:
         for entry in flat:
             twin = twin_of(entry.loss)
             if twin is None and purpose is not None:
-                raise _no_likelihood(entry.loss, purpose)
+                raise no_likelihood(entry.loss.name, purpose)
             twins.append(entry if twin is None else entry._replace(loss=twin))
         compiled._flat_losses = twins
         try:
@@ -175,10 +185,10 @@ def _wide(x: Tensor) -> str:
     return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
-def _no_likelihood(loss: Any, purpose: str) -> ValueError:
-    name = "this model's own compute_loss" if loss is None else f"the loss {loss.name!r}"
+def no_likelihood(name: str, purpose: str) -> ValueError:
+    """The error for a loss of which no likelihood is known."""
     return ValueError(
-        f"{name} is no log-likelihood that is known, and {purpose} needs one. Known are "
+        f"{name!r} is no log-likelihood that is known, and {purpose} needs one. Known are "
         "categorical, sparse categorical and binary cross-entropy, mean squared error and Poisson. "
         "Take fisher='empirical', or the Gauss-Newton matrix."
     )

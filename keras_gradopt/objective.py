@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, Literal
 
+import keras
 from keras import ops
 
 from keras_gradopt import backend, likelihood
+from keras_gradopt import layers as model_layers
 from keras_gradopt.likelihood import Normal
-from keras_gradopt.model_loss import ModelLoss
+from keras_gradopt.model_loss import ModelLoss, no_likelihood
 from keras_gradopt.tensors import either
 
 Tensor = Any
@@ -21,6 +24,8 @@ Fisher = Literal["exact", "mc", "empirical"]
 Product = Callable[[Sequence[Tensor]], list[Tensor]]
 
 _current: ContextVar[Objective | None] = ContextVar("keras_gradopt_objective", default=None)
+
+_bound: ContextVar[keras.Model | None] = ContextVar("keras_gradopt_bound", default=None)
 
 # True inside the step of a bound model, which hands its loss to the optimizer afterwards.
 _watched: ContextVar[bool] = ContextVar("keras_gradopt_watched", default=False)
@@ -54,6 +59,10 @@ class Objective(ModelLoss):
         self._loss_scale = loss_scale
         self.evaluations: Any = 0.0
 
+    def examples(self) -> Any:
+        """How many examples the minibatch has, a number or a scalar."""
+        return ops.shape(keras.tree.flatten(self._x)[0])[0]
+
     def value(self, ws: Sequence[Tensor]) -> Tensor:
         """The loss at `ws`, a scalar."""
         self.evaluations += 1 / 3
@@ -81,10 +90,10 @@ class Objective(ModelLoss):
             value, gs = backend.value_and_grad(self._scaled_loss, list(ws))
         return self._unscaled(value), [self._unscaled(g) for g in gs]
 
-    def sampled_gradient(self, ws: Sequence[Tensor], normal: Normal) -> tuple[list[Tensor], Any]:
-        """Gradients at targets drawn from the model's own distribution, and how many were drawn.
+    def sampled_gradient(self, ws: Sequence[Tensor], normal: Normal) -> list[Tensor]:
+        """Gradients at targets as the model itself would draw them: see `likelihood.score`.
 
-        Times that number, their squares are unbiased for the Fisher information's diagonal.
+        Their squares are unbiased for the diagonal of the Fisher information.
 
         Args:
             ws: Weights.
@@ -94,18 +103,9 @@ class Objective(ModelLoss):
             ValueError: The loss is no likelihood that is known.
         """
         self.evaluations += 1.0
-        drawn = 0.0
-
-        def loss(ws: Sequence[Tensor]) -> Tensor:
-            nonlocal drawn
-            ys = self._outputs(ws)
-            drawn = ops.size(ys[0]) / ys[0].shape[-1]
-            with self._drawing(normal):
-                return self._loss_of_outputs(ws, ys)
-
         with self._replayed():
-            _, gs = backend.value_and_grad(loss, list(ws))
-        return gs, drawn
+            _, gs = backend.value_and_grad(functools.partial(self._scaled_draw, normal), list(ws))
+        return [self._unscaled(g) for g in gs]
 
     def hvp(self, ws: Sequence[Tensor], vs: Sequence[Tensor]) -> list[Tensor]:
         """The loss' Hessian at `ws` times `vs`, of the weights' shapes."""
@@ -197,38 +197,93 @@ class Objective(ModelLoss):
         self, ws: Sequence[Tensor], ys: list[Tensor], fisher: Fisher, normal: Normal | None
     ) -> Product:
         """The mean over examples of the log-likelihood's gradient in the outputs, twice."""
+        if fisher == "mc":
+            if normal is None:
+                raise ValueError("fvp with fisher='mc' needs `normal`, a source of random numbers.")
+            draw = functools.partial(self._draw_of_outputs, normal)
+            _, gs = backend.value_and_grad(draw, ys)
+            return lambda along: [
+                g * ops.sum(g * a, axis=-1, keepdims=True) for g, a in zip(gs, along, strict=True)
+            ]
 
         def gradient() -> list[Tensor]:
             return backend.value_and_grad(lambda ys: self._loss_of_outputs(ws, ys), ys)[1]
 
-        if fisher == "empirical":
-            gs = gradient()
-        elif normal is None:
-            raise ValueError("fvp with fisher='mc' needs `normal`, a source of random numbers.")
-        else:
-            with self._drawing(normal):
-                gs = gradient()
-        # What each example counts in the mean: these gradients hold it once, the product of two
-        # would hold it twice.
+        gs = gradient()
+        # What each example counts in the mean: a gradient holds it once, the product of two would
+        # hold it twice.
         with self._likelihood(likelihood.counting, None):
             counts = gradient()
+        return lambda along: [
+            g * ops.sum(g * a, axis=-1, keepdims=True) / ops.where(c > 0, c, 1.0)
+            for g, a, c in zip(gs, along, counts, strict=True)
+        ]
 
-        def product(along: Sequence[Tensor]) -> list[Tensor]:
-            return [
-                g * ops.sum(g * a, axis=-1, keepdims=True) / ops.where(c > 0, c, 1.0)
-                for g, a, c in zip(gs, along, counts, strict=True)
-            ]
+    def layers(
+        self,
+        ws: Sequence[Tensor],
+        noise: Normal | None = None,
+        found: model_layers.Found | None = None,
+    ) -> model_layers.Layers:
+        """What each layer sees at `ws`, with the gradient at its output before activation.
 
-        return product
+        One gradient's work gives the loss, its gradients, and both for each layer.
 
-    def _drawing(self, normal: Normal) -> contextlib.AbstractContextManager:
-        """Puts targets from the model's own distribution into the losses, the same ones again."""
-        draws = itertools.count()
+        Args:
+            ws: Weights.
+            noise: `noise(shape, number)`, standard normal numbers. If given, gradients are not
+                those of the loss but of one draw of targets from the model's own predictions:
+                `likelihood.score`. The losses must be likelihoods that it knows.
+            found: The layers to look at, from `layers.find`; None are all that are known.
 
-        def sampled(loss: Any) -> Any:
-            return likelihood.sampling(loss, lambda shape: normal(shape, next(draws)))
+        Returns:
+            Value and gradients, and per known layer what it saw. Gradients are of the loss, a mean
+            over the minibatch: an example's own is its number of examples times as large.
 
-        return self._likelihood(sampled, "a draw of its targets")
+        Raises:
+            RuntimeError: A layer is called in a loop.
+        """
+        self.evaluations += 1.0
+        if found is None:
+            found = model_layers.find(self.model, self.variables)
+        loss = self._scaled_loss
+        if noise is not None:
+            loss = functools.partial(self._scaled_draw, noise)
+        with self._replayed():
+            pass_ = model_layers.look(found, list(ws), loss)
+        return model_layers.Layers(
+            self._unscaled(pass_.value),
+            [self._unscaled(g) for g in pass_.gradients],
+            [
+                dataclasses.replace(
+                    one, output_gradients=[self._unscaled_float(d) for d in one.output_gradients]
+                )
+                for one in pass_.seen
+            ],
+        )
+
+    def _scaled_draw(self, normal: Normal, ws: Sequence[Tensor]) -> Tensor:
+        """What has the gradient of one draw of targets at the outputs."""
+        y_pred, _, _ = self._forward(ws)
+        loss = self._draw_at(y_pred, normal)
+        return loss * ops.cast(self._loss_scale, loss.dtype)
+
+    def _draw_of_outputs(self, normal: Normal, ys: Sequence[Tensor]) -> Tensor:
+        return self._draw_at(keras.tree.pack_sequence_as(self._structure, list(ys)), normal)
+
+    def _draw_at(self, y_pred: Any, normal: Normal) -> Tensor:
+        model = self._model
+        if unknown := likelihood.unknown(model):
+            raise no_likelihood(", ".join(unknown), "a draw of its targets")
+        # The parts of a loss keep a running mean each; here it goes nowhere. Some are made in the
+        # first step only, after their values were frozen.
+        metrics = zip(model.metrics_variables, self._metrics, strict=False)
+        with keras.StatelessScope(state_mapping=metrics):
+            return likelihood.pseudo_loss(model, self._y, y_pred, self._sample_weight, normal)
+
+    def _unscaled_float(self, x: Tensor) -> Tensor:
+        """In float32: gradients at outputs of half precision would underflow again."""
+        return self._unscaled(model_layers.at_least_float32(x))
 
     def loop(
         self, condition: Callable[..., Tensor], body: Callable[..., tuple], state: tuple
@@ -302,6 +357,22 @@ def offered(objective: Objective) -> Iterator[None]:
 def current() -> Objective | None:
     """The objective of the step in progress, or None outside a bound model's step."""
     return _current.get()
+
+
+@contextlib.contextmanager
+def bound(model: keras.Model) -> Iterator[None]:
+    """Makes `model` known to optimizers that build their state while the context lasts."""
+    token = _bound.set(model)
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def bound_model() -> keras.Model | None:
+    """The bound model that is trained or built now, or None."""
+    objective = current()
+    return _bound.get() if objective is None else objective.model
 
 
 @contextlib.contextmanager

@@ -34,6 +34,8 @@ KERAS_INSIDERS = (
     "keras_gradopt/binding.py",  # puts a train step on one model
     "keras_gradopt/full_pass.py",  # reads a dataset as the trainers do
     "keras_gradopt/batch_norm.py",  # finds layers within layers
+    "keras_gradopt/layers.py",  # so does this
+    "keras_gradopt/likelihood.py",  # the parts of a compiled loss, and how Keras reduces one
     "keras_gradopt/wrappers/__init__.py",  # the base class that holds Keras' own optimizers
     "keras_gradopt/backend/",  # each trainer's own ways
 )

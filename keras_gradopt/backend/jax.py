@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.extend.core
 from keras import ops
 
 from keras_gradopt.backend import common, engine
@@ -102,6 +103,40 @@ def normal(shape: tuple[int, ...], seed: int, step: Any, number: int) -> Tensor:
 def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]:
     """A scalar function's value and gradients at `ws`."""
     return jax.value_and_grad(f)(list(ws))
+
+
+def value_and_grads_at_taps(f: Callable[..., tuple], ws: list) -> tuple[Tensor, list, dict, Any]:
+    """A scalar function's value and its gradients at `ws` and at tensors on the way to it.
+
+    Args:
+        f: `f(ws, tap) -> (value, more)`; it goes on with what `tap(key, tensor)` returns.
+        ws: Where to differentiate.
+
+    Returns:
+        The value, the gradients at `ws`, those at the tapped tensors by key, and `more`.
+    """
+    shapes: dict[Any, Any] = {}
+
+    def noted(key: Any, x: Tensor) -> Tensor:
+        shapes[key] = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return x
+
+    # JAX differentiates at arguments only, so a zero is added; its shape is known from a dry run.
+    jax.eval_shape(lambda ws: f(ws, noted), list(ws))
+    zeros = {key: jax.numpy.zeros(x.shape, x.dtype) for key, x in shapes.items()}
+
+    def tapped(ws: list, taps: dict) -> tuple:
+        return f(ws, lambda key, x: x + taps[key])
+
+    (value, more), (gs, at_taps) = jax.value_and_grad(tapped, argnums=(0, 1), has_aux=True)(
+        list(ws), zeros
+    )
+    return value, gs, at_taps, more
+
+
+def nesting() -> Any:
+    """Which function is traced now; within a loop or a map it is another than around it."""
+    return jax.extend.core.get_opaque_trace_state()
 
 
 def hessian_at(f: Callable[[list], Tensor], ws: list) -> Callable[[list], list]:

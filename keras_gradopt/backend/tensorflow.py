@@ -214,6 +214,38 @@ def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]
     return value, [densify(g) for g in gradients]
 
 
+def value_and_grads_at_taps(f: Callable[..., tuple], ws: list) -> tuple[Tensor, list, dict, Any]:
+    """A scalar function's value and its gradients at `ws` and at tensors on the way to it.
+
+    Args:
+        f: `f(ws, tap) -> (value, more)`; it goes on with what `tap(key, tensor)` returns.
+        ws: Where to differentiate.
+
+    Returns:
+        The value, the gradients at `ws`, those at the tapped tensors by key, and `more`.
+    """
+    ws = [tf.convert_to_tensor(w) for w in ws]
+    taps: dict[Any, Tensor] = {}
+
+    def tap(key: Any, x: Tensor) -> Tensor:
+        taps[key] = x
+        return x
+
+    with tf.GradientTape() as tape:
+        tape.watch(ws)
+        value, more = f(ws, tap)
+    found = tape.gradient(
+        value, [*ws, *taps.values()], unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    found = [densify(g) for g in found]
+    return value, found[: len(ws)], dict(zip(taps, found[len(ws) :], strict=True)), more
+
+
+def nesting() -> Any:
+    """Which graph is traced now; within a loop or a map it is another than around it."""
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
 def hessian_at(f: Callable[[list], Tensor], ws: list) -> Callable[[list], list]:
     """The Hessian of `f` at `ws` as a function of vectors; what all products share is done once."""
     ws = [tf.convert_to_tensor(w) for w in ws]

@@ -227,5 +227,5 @@ def sampled_diagonal(
     objective: Objective, ws: list[Tensor], h: Hyperparameters, seed: int
 ) -> list[Tensor]:
     """An unbiased estimate of the Fisher information's diagonal, by one draw of all targets."""
-    gs, drawn = objective.sampled_gradient(ws, lambda shape, n: h.normal(shape, seed, n))
-    return [ops.cast(drawn, g.dtype) * g * g for g in gs]
+    gs = objective.sampled_gradient(ws, lambda shape, n: h.normal(shape, seed, n))
+    return [g * g for g in gs]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
+from keras import tree
 from keras.src.backend import in_stateless_scope
 from keras.src.backend.torch.core import get_device
 from torch._utils import _flatten_dense_tensors
@@ -179,6 +180,44 @@ def value_and_grad(f: Callable[[list], Tensor], ws: list) -> tuple[Tensor, list]
         torch.zeros_like(w) if g is None else g.detach() for g, w in zip(gradients, ws, strict=True)
     ]
     return value.detach(), gradients
+
+
+def value_and_grads_at_taps(f: Callable[..., tuple], ws: list) -> tuple[Tensor, list, dict, Any]:
+    """A scalar function's value and its gradients at `ws` and at tensors on the way to it.
+
+    Args:
+        f: `f(ws, tap) -> (value, more)`; it goes on with what `tap(key, tensor)` returns.
+        ws: Where to differentiate.
+
+    Returns:
+        The value, the gradients at `ws`, those at the tapped tensors by key, and `more`.
+    """
+    taps: dict[Any, Tensor] = {}
+
+    def tap(key: Any, x: Tensor) -> Tensor:
+        taps[key] = x
+        return x
+
+    with torch.enable_grad():
+        leaves = [w.detach().requires_grad_(True) for w in ws]
+        value, more = f(leaves, tap)
+        at = [*leaves, *taps.values()]
+        found = torch.autograd.grad(value, at, allow_unused=True)
+    gradients = [
+        torch.zeros_like(x) if g is None else g.detach() for g, x in zip(found, at, strict=True)
+    ]
+    more = tree.map_structure(lambda x: x.detach(), more)
+    return (
+        value.detach(),
+        gradients[: len(ws)],
+        dict(zip(taps, gradients[len(ws) :], strict=True)),
+        more,
+    )
+
+
+def nesting() -> Any:
+    """How deep in functions of torch.func this is; a map is one."""
+    return torch._C._functorch.maybe_current_level()
 
 
 def hessian_at(f: Callable[[list], Tensor], ws: list) -> Callable[[list], list]:
