@@ -11,6 +11,7 @@ from keras import ops
 from keras.src.trainers.data_adapters import data_adapter_utils
 
 from keras_gradopt import backend, likelihood
+from keras_gradopt.likelihood import Normal
 from keras_gradopt.tensors import is_double
 
 Tensor = Any
@@ -139,6 +140,16 @@ class ModelLoss:
         y_pred = keras.tree.pack_sequence_as(self._structure, list(ys))
         # An empty list would let Keras gather the losses of the forward pass again.
         return self._loss_of(ws, y_pred, self._non_trainable, [ops.zeros(())])
+
+    def _draw_at(self, y_pred: Any, normal: Normal) -> Tensor:
+        model = self._model
+        if unknown := likelihood.unknown(model):
+            raise no_likelihood(", ".join(unknown), "a draw of its targets")
+        # The parts of a loss keep a running mean each; here it goes nowhere. Some are made in the
+        # first step only, after their values were frozen.
+        metrics = zip(model.metrics_variables, self._metrics, strict=False)
+        with keras.StatelessScope(state_mapping=metrics):
+            return likelihood.pseudo_loss(model, self._y, y_pred, self._sample_weight, normal)
 
     def _other_losses(self, ws: Sequence[Tensor]) -> Tensor:
         _, _, others = self._forward(ws)

@@ -15,7 +15,7 @@ from keras import ops
 from keras_gradopt import backend, likelihood
 from keras_gradopt import layers as model_layers
 from keras_gradopt.likelihood import Normal
-from keras_gradopt.model_loss import ModelLoss, no_likelihood
+from keras_gradopt.model_loss import ModelLoss
 from keras_gradopt.tensors import either
 
 Tensor = Any
@@ -270,16 +270,6 @@ class Objective(ModelLoss):
 
     def _draw_of_outputs(self, normal: Normal, ys: Sequence[Tensor]) -> Tensor:
         return self._draw_at(keras.tree.pack_sequence_as(self._structure, list(ys)), normal)
-
-    def _draw_at(self, y_pred: Any, normal: Normal) -> Tensor:
-        model = self._model
-        if unknown := likelihood.unknown(model):
-            raise no_likelihood(", ".join(unknown), "a draw of its targets")
-        # The parts of a loss keep a running mean each; here it goes nowhere. Some are made in the
-        # first step only, after their values were frozen.
-        metrics = zip(model.metrics_variables, self._metrics, strict=False)
-        with keras.StatelessScope(state_mapping=metrics):
-            return likelihood.pseudo_loss(model, self._y, y_pred, self._sample_weight, normal)
 
     def _unscaled_float(self, x: Tensor) -> Tensor:
         """In float32: gradients at outputs of half precision would underflow again."""
