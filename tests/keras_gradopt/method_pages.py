@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from keras_gradopt import backend, catalogue, registry
+from keras_gradopt import catalogue, registry
 from keras_gradopt.catalogue import Argument, Entry
-from keras_gradopt.objective import offered
+from keras_gradopt.objective import Objective, bound, offered
 from keras_gradopt.optimizer import Optimizer
 
 Tensor = Any
@@ -56,6 +57,8 @@ class Surface:
     Attributes:
         name: What it is called in a picture.
         loss: From x and y, tensors or arrays, to the loss.
+        residuals: From x and y to two numbers, the mean of whose squares is the loss above the
+            lowest.
         start: Where paths begin.
         corners: Of the picture: (left, right, bottom, top).
         lowest: The loss at the minimum.
@@ -63,6 +66,7 @@ class Surface:
 
     name: str
     loss: Callable[[Any, Any], Any]
+    residuals: Callable[[Any, Any], list]
     start: tuple[float, float]
     corners: tuple[float, float, float, float]
     lowest: float
@@ -74,6 +78,7 @@ SURFACES = (
     Surface(
         "ravine",
         lambda x, y: (1 - x) ** 2 + 10 * (y - x * x) ** 2,
+        lambda x, y: [2**0.5 * (1 - x), 20**0.5 * (y - x * x)],
         start=(-1.2, 1.4),
         corners=(-1.8, 1.8, -0.9, 2.3),
         lowest=0.0,
@@ -82,6 +87,7 @@ SURFACES = (
     Surface(
         "saddle",
         lambda x, y: x * x - y * y + y**4 / 4,
+        lambda x, y: [2**0.5 * x, 2**0.5 * (y * y / 2 - 1)],
         start=(-1.2, 0.02),
         corners=(-2.0, 1.6, -2.1, 2.1),
         lowest=-1.0,
@@ -89,37 +95,31 @@ SURFACES = (
 )
 
 
-class SurfaceObjective:
-    """What a bound model would offer, for rules that evaluate the loss themselves."""
+class Residuals(keras.layers.Layer):
+    """A point of a surface as the weights of a layer, whose outputs are the residuals there."""
 
     def __init__(self, surface: Surface) -> None:
+        super().__init__()
         self._surface = surface
-        # In gradients, as `keras_gradopt.objective.Objective` counts.
-        self.evaluations = 0.0
 
-    def over(self, variables: Sequence[Any]) -> SurfaceObjective:
-        """The same: there are no other variables."""
-        del variables
-        return self
+    def build(self, shape: Any) -> None:
+        del shape
+        self.point = self.add_weight(shape=(1, 2), name="point")
+        self.point.assign([self._surface.start])
 
-    def value(self, ws: Sequence[Tensor]) -> Tensor:
-        """The loss at one matrix of one row."""
-        self.evaluations += 1 / 3
-        return self._loss(ws)
+    def call(self, x: Any) -> Any:
+        w = ops.convert_to_tensor(self.point)
+        return 0.0 * x + ops.stack(self._surface.residuals(w[:, 0], w[:, 1]), axis=-1)
 
-    def _loss(self, ws: Sequence[Tensor]) -> Tensor:
-        (w,) = ws
-        return self._surface.loss(w[0, 0], w[0, 1])
 
-    def value_and_grad(self, ws: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The loss and its gradient."""
-        self.evaluations += 1.0
-        return backend.value_and_grad(self._loss, list(ws))
-
-    def hvp(self, ws: Sequence[Tensor], vs: Sequence[Tensor]) -> list[Tensor]:
-        """The loss' Hessian times a vector."""
-        self.evaluations += 3.0
-        return backend.hvp(self._loss, list(ws), list(vs))
+def model_of(surface: Surface) -> tuple[keras.Model, tuple[Tensor, Tensor]]:
+    """A model that is trained down a surface by least squares, and its one example."""
+    model = keras.Sequential([keras.Input((1,)), Residuals(surface)])
+    model.compile(loss="mse")
+    data = (np.zeros((1, 1), "float32"), np.zeros((1, 2), "float32"))
+    # Keras builds its loss at the first call.
+    model.evaluate(*data, verbose=0)
+    return model, (ops.convert_to_tensor(data[0]), ops.convert_to_tensor(data[1]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,12 +148,16 @@ def best_path(cls: type[Optimizer], surface: Surface, steps: int = STEPS) -> Pat
     Raises:
         ValueError: It ends no lower than it began at any of them.
     """
-    w = keras.Variable(np.array([surface.start], "float32"), name="w")
+    model, data = model_of(surface)
+    (w,) = model.trainable_variables
     optimizer = cls.example()
-    optimizer.build([w])
+    with bound(model), warnings.catch_warnings():
+        # That a layer is unknown to methods that look at layers.
+        warnings.simplefilter("ignore")
+        optimizer.build([w])
     default = float(ops.convert_to_numpy(ops.convert_to_tensor(optimizer.learning_rate)))
     rates = np.array([default * factor for factor in FACTORS], "float32")
-    points = np.array(ops.convert_to_numpy(_paths(optimizer, w, surface, rates, steps)))
+    points = np.array(ops.convert_to_numpy(_paths(optimizer, model, data, rates, steps)))
     start = np.broadcast_to(surface.start, (len(rates), 1, 2))
     points = np.concatenate([start, points], axis=1).astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -169,18 +173,18 @@ def best_path(cls: type[Optimizer], surface: Surface, steps: int = STEPS) -> Pat
 
 
 def _paths(
-    optimizer: Optimizer, w: keras.Variable, surface: Surface, rates: np.ndarray, steps: int
+    optimizer: Optimizer, model: keras.Model, data: tuple, rates: np.ndarray, steps: int
 ) -> Tensor:
     """The points of all rates at once, of shape (rates, steps, 2)."""
+    (w,) = model.trainable_variables
     variables = [w, *optimizer.variables]
     first = [ops.convert_to_tensor(v.value) for v in variables]
 
     def step(rate: Tensor, values: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        objective = SurfaceObjective(surface)
         with keras.StatelessScope(list(zip(variables, values, strict=True))) as scope:
             optimizer.learning_rate = rate
-            _, gs = SurfaceObjective(surface).value_and_grad([values[0]])
-            with offered(objective):
+            _, gs = Objective(model, data).value_and_grad([values[0]])
+            with offered(Objective(model, data)):
                 optimizer.apply(gs, [w])
             new = [_value(scope, v) for v in variables]
             # What an average over the steps is judged by is the average.

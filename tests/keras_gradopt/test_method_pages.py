@@ -55,6 +55,8 @@ def test_a_surface_is_as_low_as_it_says(surface: method_pages.Surface) -> None:
     x, y = np.meshgrid(np.linspace(left, right, 2001), np.linspace(bottom, top, 2001))
     # Between the points of the grid the surface rises by curvature times half a distance squared.
     assert surface.loss(x, y).min() == pytest.approx(surface.lowest, abs=1e-4)
+    squares = sum(r**2 for r in surface.residuals(x, y)) / 2
+    np.testing.assert_allclose(squares + surface.lowest, surface.loss(x, y), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="paths are computed on JAX")
