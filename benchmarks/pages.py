@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import second_order
 from benchmarks.parts import goals, results
 from benchmarks.parts.results import FLOOR
 from benchmarks.parts.sets import SETS, in_words
@@ -88,6 +89,21 @@ keeps, and what a compiler has left behind.
 *ordinary* is our rule in an optimizer written the ordinary Keras way.
 """
 
+SECOND_ORDER = """# Methods that look at the curvature
+
+Loss against gradient evaluations, and against seconds, of methods that look at the curvature beside
+a tuned Adam.
+`python -m benchmarks.second_order` measures, with a file for the raw figures; `make bench` makes
+this page of them.
+Adam is the best of six rates, each constant and with a cosine decay to zero; the others have
+default arguments or the few in the script, K-FAC on the autoencoder the best of five settings.
+Each got as many gradient evaluations as Adam has steps; a loss value counts a third, a product with
+the Hessian three, one with the Gauss-Newton matrix two.
+Shares are of what Adam spent until its own final loss.
+Seconds are CPU time of steps that took turns in one process, medians, on one thread and one core;
+an epoch's own work is in them, which one step to an epoch makes large.
+"""
+
 
 def main() -> None:
     """Writes the pages."""
@@ -95,8 +111,20 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the raw figures")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the pages go")
     given = parser.parse_args()
-    for name, text in pages(read(given.results)).items():
+    reports = read(given.results)
+    for name, text in pages(reports).items():
         (given.folder / name).write_text(text, "utf-8")
+    for report in reports:
+        if report["script"] == "second_order":
+            draw_all(report, given.folder)
+
+
+def draw_all(report: Report, folder: Path) -> None:
+    """The pictures of the page on curvature."""
+    from benchmarks.parts.curves import draw
+
+    for cell in report["cells"]:
+        draw(cell, second_order.BASELINE, folder / f"second_order_{cell['problem']}.png")
 
 
 def read(folder: Path) -> list[Report]:
@@ -112,6 +140,7 @@ def pages(reports: Sequence[Report]) -> dict[str, str]:
         "accelerator": (ACCELERATOR, accelerator_sections),
         "fit": (FIT, fit_sections),
         "memory": (MEMORY, memory_sections),
+        "second_order": (SECOND_ORDER, second_order_sections),
     }
     found = {}
     for script, (head, sections) in makers.items():
@@ -277,6 +306,14 @@ def memory_sections(report: Report) -> Iterable[str]:
 
 
 # ---------------------------------------------------------------------- Markdown
+
+
+def second_order_sections(report: Report) -> Iterable[str]:
+    """A table and a picture for each problem."""
+    for cell in report["cells"]:
+        yield f"### {cell['title']}"
+        yield table(second_order.HEADINGS, second_order.rows(cell))
+        yield f"![Loss against evaluations and seconds](second_order_{cell['problem']}.png)"
 
 
 def judged(ratio: float, bound: float | None) -> list[str]:

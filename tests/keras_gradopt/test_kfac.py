@@ -16,7 +16,7 @@ from keras import ops
 
 import keras_gradopt as kg
 from keras_gradopt import backend, kronecker, layers, likelihood
-from tests.keras_gradopt.peers import kfac as reference
+from tests.keras_gradopt.kfac_peers import numpy_reference as reference
 from tests.keras_gradopt.problems import network, regression_data, values
 from tests.keras_gradopt.test_layers import as_one_program, on_the_host, randomised, seen_by
 
@@ -24,7 +24,7 @@ L = keras.layers
 ON_TORCH = keras.backend.backend() == "torch"
 # The mode that starts sooner on small models.
 JIT = keras.backend.backend() == "jax"
-RECORDED = Path(__file__).parent / "peers" / "recorded" / "kfac_jax.npz"
+RECORDED = Path(__file__).parent / "kfac_peers" / "recorded" / "kfac_jax.npz"
 both = pytest.mark.parametrize("cls", [kg.KFAC, kg.EKFAC], ids=lambda c: c.__name__)
 
 

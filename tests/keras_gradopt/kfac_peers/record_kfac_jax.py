@@ -2,9 +2,9 @@
 
 kfac-jax 0.0.8 fails on the JAX of this project, so it runs in an environment of its own:
 
-    python3 -m venv /tmp/kfac-env
-    /tmp/kfac-env/bin/pip install "jax==0.4.38" "jaxlib==0.4.38" "kfac-jax==0.0.8" scikit-learn
-    /tmp/kfac-env/bin/python tests/keras_gradopt/peers/record_kfac_jax.py
+    python3 -m venv kfac-env
+    kfac-env/bin/pip install "jax==0.4.38" "jaxlib==0.4.38" "kfac-jax==0.0.8" scikit-learn
+    kfac-env/bin/python tests/keras_gradopt/kfac_peers/record_kfac_jax.py
 
 It writes recorded/kfac_jax.npz beside itself: 200 digits of 8 by 8 pixels (scikit-learn), first
 weights, and the loss before each step of full-batch training.

@@ -1,0 +1,1 @@
+"""What K-FAC is compared with: a reference in NumPy, and recorded paths of kfac-jax."""
