@@ -192,7 +192,7 @@ def _adding(model: keras.Model) -> Callable:
         share: Tensor,
         scale: Tensor,
     ) -> tuple[list[Tensor], Tensor]:
-        objective = Objective(model, data, trainable, non_trainable, metrics, scale)
+        objective = Objective(model, data, trainable, non_trainable, metrics, loss_scale=scale)
         ws = [ops.cast(w, s.dtype) for w, s in zip(trainable, sums, strict=True)]
         _, gs = objective.value_and_grad(ws)
         pairs = zip(sums, gs, strict=True)

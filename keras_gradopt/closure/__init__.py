@@ -86,10 +86,12 @@ class EvaluatesLoss(Optimizer):
     def _apply_dense(self, grads: list[Any], variables: list[Variable]) -> None:
         offered = objectives.current()
         if offered is None:
+            dataset = ", dataset=(x, y)" if self.needs == "dataset" else ""
             raise RuntimeError(
                 f"{type(self).__name__} evaluates the loss again and needs a bound model. Call "
-                "keras_gradopt.bind(model) before fit (again after load_model or clone_model). On "
-                "JAX, Keras loses the values of a model whose first step fails: load it anew."
+                f"keras_gradopt.bind(model{dataset}) before fit (again after load_model or "
+                "clone_model). On JAX, Keras loses the values of a model whose first step fails: "
+                "load it anew."
             )
         # A local name would not do: rules reach the objective from `before` and `update`.
         object.__setattr__(self, "objective", offered.over(variables))
