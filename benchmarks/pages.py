@@ -96,7 +96,7 @@ a tuned Adam.
 `python -m benchmarks.second_order` measures, with a file for the raw figures; `make bench` makes
 this page of them.
 Adam is the best of six rates, each constant and with a cosine decay to zero; the others have
-default arguments or the few in the script, K-FAC on the autoencoder the best of five settings.
+default arguments or the few in the script, K-FAC on the autoencoder the best of twelve settings.
 Each got as many gradient evaluations as Adam has steps; a loss value counts a third, a product with
 the Hessian three, one with the Gauss-Newton matrix two.
 Shares are of what Adam spent until its own final loss.
