@@ -200,6 +200,30 @@ def linear(x: np.ndarray, y: np.ndarray) -> tuple[keras.Model, list[np.ndarray],
     return kg.bind(model), start, gradient
 
 
+def test_sam_goes_the_way_of_optax_s() -> None:
+    optax = pytest.importorskip("optax")
+    jax = pytest.importorskip("jax")
+    x, y = regression_data(32)
+    model, start, _ = linear(x, y)
+    model.compile(kg.SAM(kg.SGD(0.1, momentum=0.9), rho=0.2), loss="mse", jit_compile=JIT)
+    ws = [jax.numpy.asarray(w, "float32") for w in start]
+    adversary = optax.chain(optax.contrib.normalize(), optax.sgd(0.2))
+    peer = optax.contrib.sam(optax.sgd(0.1, momentum=0.9), adversary, opaque_mode=True)
+    state = peer.init(ws)
+
+    def loss(ws: list) -> Any:
+        return jax.numpy.mean((x @ ws[0] + ws[1] - y) ** 2)
+
+    grad = jax.grad(loss)
+    for _ in range(15):
+        updates, state = peer.update(grad(ws), state, ws, grad_fn=lambda ws, _: grad(ws))
+        ws = optax.apply_updates(ws, updates)
+        model.fit(x, y, epochs=1, batch_size=32, verbose=0)
+        # Both in float32, whose rounding 15 steps add up.
+        for v, expected in zip(values(model.trainable_variables), ws, strict=True):
+            np.testing.assert_allclose(v, expected, rtol=2e-5, atol=2e-6)
+
+
 def test_asam_follows_its_paper_on_linear_regression() -> None:
     """Algorithm 1 in NumPy: the neighbourhood is as large as the weights are."""
     x, y = regression_data(32)
