@@ -104,9 +104,12 @@ class StepsAsVector(EvaluatesLoss):
         return (Slot(OUTCOME, shape=()), Slot(IDLE, shape=()), *self.vector_slots(self.size))
 
     def _create_state(self, variables: list[Variable]) -> None:
-        moving = [v for v in variables if not self._group_of(v).frozen]
-        self.size = sum(math.prod(v.shape) for v in moving)
+        self.size = sum(math.prod(v.shape) for v in self.moving(variables))
         super()._create_state(variables)
+
+    def moving(self, variables: Sequence[Variable]) -> list[Variable]:
+        """Those of some variables that are not frozen."""
+        return [v for v in variables if not self._group_of(v).frozen]
 
     def transition(
         self,

@@ -88,7 +88,10 @@ class BFGS(StepsAsVector):
         super()._create_state(variables)
 
     def _check_size(self, variables: list[Any]) -> None:
-        check_size(self, variables, "keeps a dense matrix", "one that keeps none")
+        # That one is made of this one.
+        from keras_gradopt.closure.lbfgs import LBFGS
+
+        check_size(self, variables, "keeps a dense matrix", LBFGS)
 
     def direction(self, landscape: Landscape, g: Tensor, memory: dict[str, Tensor]) -> Tensor:
         """$-Hg$; the steepest descent before anything was learnt."""
@@ -166,14 +169,21 @@ class BFGS(StepsAsVector):
         return w, {**shared, **memory, OUTCOME: ops.cast(outcome, w.dtype)}
 
 
-def check_size(rule: Any, variables: list[Any], why: str, instead: str) -> None:
-    """Raises `ValueError` for a model with more than the rule's `max_parameters`."""
-    size = sum(math.prod(v.shape) for v in variables)
+def check_size(rule: Any, variables: list[Any], why: str, instead: type) -> None:
+    """Raises `ValueError` for a model with more than the rule's `max_parameters`.
+
+    Args:
+        rule: The optimizer.
+        variables: What it is to train.
+        why: What it does with a matrix, for the message.
+        instead: The class to take.
+    """
+    size = sum(math.prod(v.shape) for v in rule.moving(variables))
     if size > rule.max_parameters:
         raise ValueError(
             f"{type(rule).__name__} {why}, and the model has {size} trainable parameters "
             f"({size * size * 4 / 1e9:.2g} GB); max_parameters is {rule.max_parameters}. Take "
-            f"keras_gradopt.{instead}, or raise max_parameters."
+            f"keras_gradopt.{instead.__name__}, or raise max_parameters."
         )
 
 

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters, positive_int
 from keras_gradopt.closure.bfgs import check_size
+from keras_gradopt.closure.newton_cg import NewtonCG
 from keras_gradopt.damping import Damping
 from keras_gradopt.landscape import Landscape, dot
 from keras_gradopt.linesearch import rounding
@@ -88,7 +89,7 @@ class LevenbergMarquardt(StepsAsVector):
         return self.damping.slots()
 
     def _create_state(self, variables: list[Any]) -> None:
-        check_size(self, variables, "needs a dense matrix", "one that multiplies with it")
+        check_size(self, variables, "needs a dense matrix", NewtonCG)
         super()._create_state(variables)
 
     def descend(
@@ -103,7 +104,7 @@ class LevenbergMarquardt(StepsAsVector):
         if not self.objective.is_least_squares():
             raise ValueError(
                 f"{type(self).__name__} fits least squares and needs loss='mse' for every output. "
-                "Other losses have a Gauss-Newton curvature too: take an optimizer that uses it."
+                f"Other losses have that curvature too: take keras_gradopt.{NewtonCG.__name__}."
             )
         f = landscape.value(w)
         matrix = landscape.matrix(landscape.gauss_newton_at(w), cost=2.0)

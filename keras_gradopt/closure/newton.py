@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters, positive_int
 from keras_gradopt.closure.bfgs import check_size
+from keras_gradopt.closure.newton_cg import NewtonCG
 from keras_gradopt.damping import Damping
 from keras_gradopt.landscape import Landscape, norm
 from keras_gradopt.quadratic import STATIONARY, better, escape, newton_like, searched
@@ -85,7 +86,7 @@ class Newton(StepsAsVector):
         return self.damping.slots()
 
     def _create_state(self, variables: list[Any]) -> None:
-        check_size(self, variables, "needs the dense Hessian", "one that multiplies with it")
+        check_size(self, variables, "needs the dense Hessian", NewtonCG)
         super()._create_state(variables)
 
     def descend(
