@@ -162,11 +162,11 @@ class BFGS(StepsAsVector):
         outcome = ops.where(finite, ops.where(small, CONVERGED, MOVED), NOT_FINITE)
         start = (ops.convert_to_tensor(0, "int32"), ops.cast(outcome, "int32"), w, f, g)
         state = landscape.loop(going, body, (*start, *(shared[name] for name in names)))
-        k, outcome, w = state[:3]
-        # A step that moved at all has moved.
-        outcome = ops.where(ops.equal(outcome, NO_STEP) & (k > 2), MOVED, outcome)
+        _, outcome, end = state[:3]
+        # A step that moved before it found no more has moved.
+        outcome = ops.where(ops.equal(outcome, NO_STEP) & ops.any(end != w), MOVED, outcome)
         memory = dict(zip(names, state[5:], strict=True))
-        return w, {**shared, **memory, OUTCOME: ops.cast(outcome, w.dtype)}
+        return end, {**shared, **memory, OUTCOME: ops.cast(outcome, w.dtype)}
 
 
 def check_size(rule: Any, variables: list[Any], why: str, instead: type) -> None:
