@@ -1,8 +1,4 @@
-"""Krylov methods on vectors inside a step: conjugate gradients and Lanczos.
-
-Here as in the rules that use them products are written `@`: Keras 3.15's `ops.matmul` turns float64
-into float32 on torch.
-"""
+"""Krylov methods on vectors inside a step: conjugate gradients and Lanczos."""
 
 from __future__ import annotations
 
@@ -12,6 +8,7 @@ from typing import Any
 from keras import ops
 
 from keras_gradopt.landscape import Landscape, Product, dot, norm
+from keras_gradopt.linalg import combined, times
 
 Tensor = Any
 
@@ -121,7 +118,7 @@ def lanczos(
         r = product(q)
         diagonal = diagonal + here * dot(q, r)
         for _ in range(2):
-            r = r - (basis @ r) @ basis
+            r = r - combined(times(basis, r), basis)
         length = norm(r)
         # Below this the rest is rounding: the subspace is invariant.
         goes_on = length > 1e-5 * ops.max(ops.abs(diagonal)) + 1e-30

@@ -57,3 +57,31 @@ def along_axis(matrix: Tensor, g: Tensor, axis: int) -> Tensor:
     moved = ops.moveaxis(g, axis, 0)
     product = ops.matmul(matrix, ops.reshape(moved, (g.shape[axis], -1)))
     return ops.moveaxis(ops.reshape(product, moved.shape), 0, axis)
+
+
+def times(matrix: Tensor, v: Tensor) -> Tensor:
+    """A matrix times a vector.
+
+    Not by `ops.matmul`: Keras 3.15 turns float64 into float32 there on torch.
+
+    Args:
+        matrix: Shape (m, n).
+        v: Shape (n,).
+
+    Returns:
+        Shape (m,).
+    """
+    return (matrix @ v[:, None])[:, 0]
+
+
+def combined(v: Tensor, matrix: Tensor) -> Tensor:
+    """The rows of a matrix, added up with factors.
+
+    Args:
+        v: The factors, shape (m,).
+        matrix: Shape (m, n).
+
+    Returns:
+        Shape (n,).
+    """
+    return (v[None] @ matrix)[0]

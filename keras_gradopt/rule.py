@@ -50,6 +50,8 @@ class Rule(Arguments):
     keeps_lost_digits: ClassVar[bool] = True
     # Gradients of the loss that one step evaluates, the one Keras hands over included.
     gradient_evaluations_per_step: float = 1.0
+    # True for rules that draw random numbers, which each backend makes in a way of its own.
+    draws: ClassVar[bool] = False
     # True for rules made for all data, or a large part of it, as one minibatch.
     wants_whole_data: ClassVar[bool] = False
     # Common arguments that the rule does not take, and what to do instead.

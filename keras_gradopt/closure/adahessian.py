@@ -53,6 +53,7 @@ class AdaHessian(EvaluatesLoss):
     """
 
     gradient_evaluations_per_step = 4.0
+    draws = True
     runs_eagerly = True
     elementwise = True
     ranges: ClassVar[dict[str, Range]] = {

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters, positive_int
 from keras_gradopt.landscape import Landscape, dot, norm
+from keras_gradopt.linalg import times
 from keras_gradopt.linesearch import rounding, strong_wolfe
 from keras_gradopt.ranges import NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
@@ -97,14 +98,14 @@ class BFGS(StepsAsVector):
         """$-Hg$; the steepest descent before anything was learnt."""
         del landscape
         learnt = memory["pairs"] > 0
-        return -ops.where(learnt, memory["inverse_hessian"] @ g, g)
+        return -ops.where(learnt, times(memory["inverse_hessian"], g), g)
 
     def remembered(self, memory: dict[str, Tensor], s: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The memory with one more pair."""
         h, product = memory["inverse_hessian"], dot(s, y)
         identity = ops.eye(self.size, dtype=s.dtype)
         h = ops.where(memory["pairs"] > 0, h, product / dot(y, y) * identity)  # (6.20)
-        left = h @ y
+        left = times(h, y)
         scale = (1.0 + dot(y, left) / product) / product
         cross = ops.outer(left, s)
         h = h + scale * ops.outer(s, s) - (cross + ops.transpose(cross)) / product  # (6.17)

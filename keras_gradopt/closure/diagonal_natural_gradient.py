@@ -48,6 +48,7 @@ class DiagonalNaturalGradient(EvaluatesLoss):
     """
 
     gradient_evaluations_per_step = 2.0
+    draws = True
     runs_eagerly = True
     elementwise = True
     ranges: ClassVar[dict[str, Range]] = {"beta": DECAY_RATE, "damping": POSITIVE}

@@ -92,6 +92,7 @@ class KFAC(EvaluatesLoss):
     """
 
     needs = "layers"
+    draws = True
     gradient_evaluations_per_step = 2.0
     ranges: ClassVar[dict[str, Range]] = {
         "momentum": DECAY_RATE,

@@ -12,6 +12,7 @@ from keras_gradopt.closure.bfgs import check_size
 from keras_gradopt.closure.newton_cg import NewtonCG
 from keras_gradopt.damping import Damping
 from keras_gradopt.landscape import Landscape, dot
+from keras_gradopt.linalg import times
 from keras_gradopt.linesearch import rounding
 from keras_gradopt.ranges import NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
@@ -116,7 +117,7 @@ class LevenbergMarquardt(StepsAsVector):
             del done, p, value
             p = -ops.solve(matrix + ops.diag(damping * scale), g[:, None])[:, 0]
             value = landscape.value(w + p)
-            change = dot(g, p) + 0.5 * dot(p, matrix @ p)
+            change = dot(g, p) + 0.5 * dot(p, times(matrix, p))
             ratio = (value - f) / ops.where(change < 0, change, -1.0)
             good = ops.isfinite(value) & (value < f)
             ratio = ops.where(good, ratio, -1.0)

@@ -12,6 +12,7 @@ from keras_gradopt.closure.bfgs import check_size
 from keras_gradopt.closure.newton_cg import NewtonCG
 from keras_gradopt.damping import Damping
 from keras_gradopt.landscape import Landscape, norm
+from keras_gradopt.linalg import combined, times
 from keras_gradopt.quadratic import STATIONARY, better, escape, newton_like, searched
 from keras_gradopt.ranges import NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
@@ -107,9 +108,9 @@ class Newton(StepsAsVector):
         # Smaller ones may be rounding.
         negative = (values[0] < -1e-5 * ops.max(ops.abs(values))) & (norm(g) <= STATIONARY)
         shift = damping + ops.maximum(-values[0], 0.0)
-        along = g @ vectors
+        along = combined(g, vectors)
         parts = -along / (values + shift)
-        p = vectors @ parts
+        p = times(vectors, parts)
         newton = newton_like(p, g, ops.sum(values * parts * parts))
         way_out = escape(vectors[:, 0], g, values[0])
         proposal, escapes = better(newton, way_out, negative)

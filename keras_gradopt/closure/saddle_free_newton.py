@@ -11,6 +11,7 @@ from keras_gradopt.arguments import Hyperparameters, positive_int
 from keras_gradopt.damping import Damping
 from keras_gradopt.krylov import lanczos
 from keras_gradopt.landscape import Landscape, norm
+from keras_gradopt.linalg import combined, times
 from keras_gradopt.quadratic import STATIONARY, better, escape, newton_like, searched
 from keras_gradopt.ranges import NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
@@ -60,6 +61,7 @@ class SaddleFreeNewton(StepsAsVector):
     """
 
     gradient_evaluations_per_step = 63.0
+    draws = True
     ranges: ClassVar[dict[str, Range]] = {"tolerance": NON_NEGATIVE.fixed()}
 
     def __init__(
@@ -96,8 +98,8 @@ class SaddleFreeNewton(StepsAsVector):
         start = ops.where(length > 0, g / ops.where(length > 0, length, 1.0) + 0.01 * noise, noise)
         size = min(self.subspace, landscape.size)
         values, vectors = lanczos(landscape, landscape.hessian_at(w), start, size)
-        parts = -(vectors @ g) / (ops.abs(values) + damping)
-        p = parts @ vectors
+        parts = -times(vectors, g) / (ops.abs(values) + damping)
+        p = combined(parts, vectors)
         newton = newton_like(p, g, ops.sum(values * parts * parts))
         # Smaller ones may be rounding.
         negative = (values[0] < -1e-5 * ops.max(ops.abs(values))) & (length <= STATIONARY)

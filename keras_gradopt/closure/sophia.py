@@ -57,6 +57,7 @@ class Sophia(EvaluatesLoss):
 
     # A tenth of a Hessian-vector product beside the gradient.
     gradient_evaluations_per_step = 1.3
+    draws = True
     runs_eagerly = True
     elementwise = True
     ranges: ClassVar[dict[str, Range]] = {

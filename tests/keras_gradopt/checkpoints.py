@@ -41,9 +41,14 @@ def main(stages: int, folder: Path, start_from: Path | None) -> None:
 
 
 def cases() -> dict[str, Callable[[], Any]]:
-    """One rule per contract, and one in the middle of an accumulation, with averages."""
+    """One rule per contract, and one in the middle of an accumulation, with averages.
+
+    Without those that draw other numbers on each backend, and those that search by the loss, whose
+    rounding sends them along other ways.
+    """
+    alike = [c for c in first_of_each_contract() if not c.draws and not c.wants_whole_data]
     return {
-        **{cls.__name__: cls.example for cls in first_of_each_contract()},
+        **{cls.__name__: cls.example for cls in alike},
         "accumulation": lambda: kg.AdamW(0.02, gradient_accumulation_steps=3, use_ema=True),
     }
 

@@ -70,8 +70,10 @@ def cases() -> dict[str, Callable[[], Any]]:
     clipped: dict[str, Any] = {"global_clipnorm": 0.1}
     kinds = {}
     for cls in sorted(first_of_each_contract(), key=lambda cls: cls.__name__):
-        family, needs, _, _, keeps, _, of_own_shape, shared, _ = contract(cls)
-        if needs == "gradient" and keeps:
+        if cls.needs != "gradient":
+            continue
+        family, _, _, _, keeps, _, of_own_shape, shared, _ = contract(cls)
+        if keeps:
             kinds[family, of_own_shape, shared] = cls
     return {
         **{cls.__name__: lambda cls=cls: cls.example(**clipped) for cls in kinds.values()},

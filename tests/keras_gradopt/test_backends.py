@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keras_gradopt import registry
+
 ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = ("jax", "tensorflow", "torch")
 
@@ -49,6 +51,9 @@ def test_every_optimizer_ends_at_the_same_weights(
         # 20 steps of float32 rounding; roots of matrices that hold one gradient's outer product
         # keep half of its digits.
         allowed = 1e-3 if name.startswith("Shampoo") else 1e-5
+        if registry.find(name.partition("/")[0]).wants_whole_data:
+            # The loss is flat to its last digit within the root of that.
+            allowed = 1e-3
         if deviation > allowed:
             far[name] = deviation
     assert not far
