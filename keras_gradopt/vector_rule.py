@@ -140,7 +140,10 @@ class StepsAsVector(EvaluatesLoss):
             name: ops.cast(ops.where(whole, value, lost[name]), kinds[name])
             for name, value in found.items()
         }
-        idle = ops.where(ops.equal(shared[OUTCOME], MOVED), 0.0, shared[IDLE] + 1.0)
+        # At a rate of 0, as at the start of a warmup, nothing is meant to move.
+        is_told_to = ops.convert_to_tensor(h.learning_rate) > 0
+        is_idle = ops.not_equal(shared[OUTCOME], MOVED) & is_told_to
+        idle = ops.where(is_idle, shared[IDLE] + 1.0, 0.0)
         return landscape.tensors(moved), slots, {**shared, IDLE: ops.cast(idle, kinds[IDLE])}
 
     def verdict(self, steps: int) -> tuple[str | None, bool]:

@@ -365,6 +365,16 @@ def test_a_loss_that_is_no_number_moves_nothing_and_says_so(cls: type) -> None:
 
 
 @every_search
+def test_a_warmup_that_begins_at_zero_is_no_end(cls: type) -> None:
+    schedule = kg.schedules.Warmup(kg.schedules.Constant(1.0), 2)
+    model = network()
+    kg.bind(model).compile(cls(learning_rate=schedule), loss="mse", jit_compile=JIT)
+    history = model.fit(*regression_data(), batch_size=64, epochs=4, verbose=0).history["loss"]
+    assert len(history) == 4
+    assert history[-1] < history[0]
+
+
+@every_search
 def test_one_example_is_enough_for_a_finite_step(cls: type) -> None:
     """The curvature of so small a minibatch is singular."""
     x, y = regression_data()

@@ -39,6 +39,9 @@ def main(path: str) -> None:
         if cls.draws:
             continue
         given = {k: v for k, v in base_arguments().items() if k not in cls.refused}
+        if cls.wants_whole_data:
+            # Its rate is the first trial of a search.
+            del given["learning_rate"]
         if cls.needs == "gradient":
             end = train(cls.example(**given), STEPS)[-1]
         else:
