@@ -289,7 +289,7 @@ def _twice_differentiable_moments() -> Iterator[None]:
 
 def compiled(f: Callable) -> Callable:
     """A function of tensors, in lists and tuples, as one graph for each set of shapes."""
-    return tf.function(f, autograph=False, reduce_retracing=True)
+    return tf.function(f, autograph=False)
 
 
 def jacobian_at(
