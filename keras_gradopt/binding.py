@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gradopt import backend
+from keras_gradopt import backend, nested
 from keras_gradopt.callbacks.evaluation_weights import EvaluationWeights, averaging_optimizer
 from keras_gradopt.callbacks.search_report import SearchReport, searching_optimizer
 from keras_gradopt.full_pass import FullPass, FullPasses
@@ -119,7 +119,8 @@ class LossWatch:
     def is_needed(self) -> bool:
         """Whether the optimizer, or one inside it, follows the loss."""
         return any(
-            isinstance(o, Optimizer) and o._observers() for o in _chain(self._model.optimizer)
+            isinstance(o, Optimizer) and o._observers()
+            for o in nested.all_of(self._model.optimizer)
         )
 
     def begin(self, metrics: Sequence[Tensor] | None) -> tuple[list[Tensor] | None, Any]:
@@ -154,7 +155,7 @@ class LossWatch:
         followed = [*model.optimizer.variables, *model.metrics_variables]
         values = None if metrics is None or optimizer is None else [*optimizer, *metrics]
         with _stateless(followed, values) as values_of:
-            for one in _chain(model.optimizer):
+            for one in nested.all_of(model.optimizer):
                 if isinstance(one, Optimizer):
                     one.observe(tracker.result())
                     break
@@ -222,19 +223,12 @@ def _with_full_passes(model: keras.Model, full_pass: FullPass) -> Callable:
 
 def needs_objective(optimizer: Any) -> bool:
     """Whether an optimizer, or one inside it, evaluates the loss again."""
-    return any(getattr(o, "needs", "gradient") != "gradient" for o in _chain(optimizer))
+    return any(getattr(o, "needs", "gradient") != "gradient" for o in nested.all_of(optimizer))
 
 
 def _dataset_rule(optimizer: Any) -> Any:
     """An optimizer, or the one inside it, that needs the dataset; None if there is none."""
-    needing = (o for o in _chain(optimizer) if getattr(o, "needs", "gradient") == "dataset")
-    return next(needing, None)
-
-
-def _chain(optimizer: Any) -> Iterator[Any]:
-    while optimizer is not None:
-        yield optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", None)
+    return nested.first(optimizer, lambda o: getattr(o, "needs", "gradient") == "dataset")
 
 
 def _loss_scale(optimizer: Any, values: Any) -> Any:

@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from keras_gradopt import nested
+
 
 class EvaluationWeights(keras.callbacks.Callback):
     """Puts an optimizer's averaged weights into the model for evaluation, checkpoints and the end.
@@ -74,7 +76,6 @@ class EvaluationWeights(keras.callbacks.Callback):
 
 def averaging_optimizer(model: Any) -> Any:
     """The model's optimizer, or the one inside it, that averages weights; None if there is none."""
-    optimizer = getattr(model, "optimizer", None)
-    while optimizer is not None and not getattr(optimizer, "averages_weights", False):
-        optimizer = getattr(optimizer, "inner_optimizer", None)
-    return optimizer
+    return nested.first(
+        getattr(model, "optimizer", None), lambda o: getattr(o, "averages_weights", False)
+    )

@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_gradopt import nested
+
 
 class SearchReport(keras.callbacks.Callback):
     """Stops `fit` where no step of a whole epoch moved the weights, with the optimizer's reason.
@@ -58,7 +60,4 @@ class SearchReport(keras.callbacks.Callback):
 
 def searching_optimizer(model: Any) -> Any:
     """The model's optimizer, or the one inside it, that gives verdicts; None if there is none."""
-    optimizer = getattr(model, "optimizer", None)
-    while optimizer is not None and not hasattr(optimizer, "verdict"):
-        optimizer = getattr(optimizer, "inner_optimizer", None)
-    return optimizer
+    return nested.first(getattr(model, "optimizer", None), lambda o: hasattr(o, "verdict"))

@@ -1,0 +1,32 @@
+"""Finds the optimizers inside an optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+
+def inside(optimizer: Any) -> Sequence[Any]:
+    """The optimizers that one is made of: those of a hybrid, the inner one of a wrapper, or none.
+
+    Args:
+        optimizer: Any Keras optimizer, or None.
+    """
+    if parts := getattr(optimizer, "parts", None):
+        return list(parts)
+    # Keras' own name, which its LossScaleOptimizer has too.
+    inner = getattr(optimizer, "inner_optimizer", None)
+    return [] if inner is None else [inner]
+
+
+def all_of(optimizer: Any) -> Iterator[Any]:
+    """An optimizer, then those inside it, outermost first; nothing for None."""
+    if optimizer is not None:
+        yield optimizer
+        for part in inside(optimizer):
+            yield from all_of(part)
+
+
+def first(optimizer: Any, wanted: Callable[[Any], bool]) -> Any:
+    """The outermost of an optimizer and those inside it that is wanted; None if there is none."""
+    return next((one for one in all_of(optimizer) if wanted(one)), None)
