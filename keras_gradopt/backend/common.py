@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from keras import ops
+from keras import ops, tree
 from keras.src.backend.common import dtypes
+from keras.src.trainers.data_adapters import data_adapter_utils
 
 from keras_gradopt.backend.engine import flatten
 
@@ -31,6 +32,24 @@ def stateful_train_step(keras_step: Callable, offer: Callable, watch: Any) -> Ca
             logs = keras_step(data)
         logs, _, _ = watch.end(kept, logs, None, None)
         return logs
+
+    return step
+
+
+def losses_step(model: Any) -> Callable:
+    """A model's train step `(data)` without gradients: the optimizer gets zeros."""
+
+    def step(data: Any) -> Any:
+        x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
+        y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
+        loss = model._compute_loss(
+            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
+        )
+        examples = ops.shape(next(t for t in tree.flatten(x) if t is not None))[0]
+        model._loss_tracker.update_state(loss, sample_weight=examples)
+        variables = model.trainable_variables
+        model.optimizer.apply([ops.zeros_like(v) for v in variables], variables)
+        return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     return step
 

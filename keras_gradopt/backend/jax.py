@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.extend.core
 from keras import ops
+from keras.src.trainers.data_adapters import data_adapter_utils
 
 from keras_gradopt.backend import common, engine
 
@@ -166,6 +167,35 @@ def jacobian_at(
 def mapped(f: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """`f` of each row, stacked; some rows at a time."""
     return jax.lax.map(f, rows, batch_size=32)
+
+
+def values(f: Callable[[list], Tensor], population: list) -> Tensor:
+    """A scalar function at several points, which lie along the first axes; some at a time."""
+    return jax.lax.map(f, list(population), batch_size=32)
+
+
+def losses_step(model: Any) -> Callable:
+    """A model's train step `(state, data)` without gradients: the optimizer gets zeros."""
+
+    def step(state: tuple, data: Any) -> tuple:
+        trainable, non_trainable, optimizer, metrics = state
+        x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
+        _, (loss, y_pred, non_trainable, metrics) = model.compute_loss_and_updates(
+            trainable,
+            non_trainable,
+            metrics,
+            x,
+            y,
+            sample_weight,
+            training=True,
+            optimizer_variables=optimizer,
+        )
+        zeros = [jax.numpy.zeros_like(w) for w in trainable]
+        trainable, optimizer = model.optimizer.stateless_apply(optimizer, zeros, trainable)
+        logs, metrics = model._update_metrics_variables(metrics, loss, x, y, y_pred, sample_weight)
+        return logs, (trainable, non_trainable, optimizer, metrics)
+
+    return step
 
 
 def eagerly(f: Callable) -> Callable:

@@ -200,7 +200,7 @@ def _lies_in(target: Any, value: Tensor) -> bool:
 def normal(shape: tuple[int, ...], seed: int, step: Any, number: int) -> Tensor:
     """Standard normal numbers that follow from seed, step and number."""
     pair = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)])
-    folded = tf.random.experimental.stateless_fold_in(pair, tf.constant(number, tf.int64))
+    folded = tf.random.experimental.stateless_fold_in(pair, tf.cast(number, tf.int64))
     return tf.random.stateless_normal(shape, folded)
 
 
@@ -321,6 +321,14 @@ def jacobian_at(
 def mapped(f: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """`f` of each row, stacked."""
     return tf.map_fn(f, rows)
+
+
+def values(f: Callable[[list], Tensor], population: list) -> Tensor:
+    """A scalar function at several points, which lie along the first axes; one at a time."""
+    return keras.ops.map(f, list(population))
+
+
+losses_step = common.losses_step
 
 
 def eagerly(f: Callable) -> Callable:
