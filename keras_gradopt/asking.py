@@ -140,13 +140,15 @@ class Minimization:
     def _sampled(self, iterations: Tensor, w: Tensor, *more: Tensor) -> Tensor:
         *shared, chunk = more
         named = dict(zip(self._rule.shared_variables, shared, strict=True))
-        return self._rule.sample(w, named, self._hyperparameters(iterations, w), chunk)
+        with backend.keeping_double():
+            return self._rule.sample(w, named, self._hyperparameters(iterations, w), chunk)
 
     def _learned(self, iterations: Tensor, w: Tensor, *more: Tensor) -> tuple[Tensor, list[Tensor]]:
         *shared, losses = more
         named = dict(zip(self._rule.shared_variables, shared, strict=True))
         rule, h = self._rule, self._hyperparameters(iterations, w)
-        w, new = rule.settled(w, rule.learned(w, losses, named, h), named, h)
+        with backend.keeping_double():
+            w, new = rule.settled(w, rule.learned(w, losses, named, h), named, h)
         return w, [new[name] for name in named]
 
     def _hyperparameters(self, iterations: Tensor, w: Tensor) -> Any:

@@ -10,6 +10,7 @@ from keras import ops
 from keras_gradopt.arguments import Hyperparameters, positive_int
 from keras_gradopt.gradient_free import GradientFree
 from keras_gradopt.ranges import DECAY_RATE, EPSILON, POSITIVE, Range
+from keras_gradopt.ranking import centred_ranks
 from keras_gradopt.slot import Slot
 from keras_gradopt.tensors import one_minus_power
 
@@ -139,11 +140,3 @@ class EvolutionStrategy(GradientFree):
     def _directions(self, w: Tensor, h: Hyperparameters, chunk: Any) -> Tensor:
         pairs = self.chunk_size(self.size) // 2
         return ops.cast(h.normal((pairs, self.size), self.seed, chunk), w.dtype)
-
-
-def centred_ranks(losses: Tensor) -> Tensor:
-    """Ranks of losses of shape (points,), from -1/2 (the best) to 1/2; equal losses share one."""
-    below = ops.sum(ops.cast(losses[None, :] < losses[:, None], "float32"), axis=1)
-    equal = ops.sum(ops.cast(losses[None, :] == losses[:, None], "float32"), axis=1)
-    ranks = below + (equal - 1) / 2
-    return ops.cast(ranks / (losses.shape[0] - 1) - 0.5, losses.dtype)
