@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,10 +34,11 @@ class Minimization:
 
     def __init__(self, rule: Any, point: Any) -> None:
         self._rule = rule
-        self._point = keras.Variable(self._checked(point), dtype=_dtype(), name="point")
+        self._point = keras.Variable(
+            self._checked(point), dtype=backend.widest_float(), name="point"
+        )
         rule.build([self._point])
-        self._sample = backend.compiled(self._sampled)
-        self._learn = backend.compiled(self._learned)
+        self._compile()
         self._at_first = [np.array(ops.convert_to_numpy(v)) for v in rule.variables]
         self._begin()
 
@@ -48,9 +50,14 @@ class Minimization:
                 f"This {type(self._rule).__name__} was started on {self._rule.size} numbers and "
                 f"cannot go over to {len(point)}. Make a new one."
             )
-        self._point.assign(point)
+        self._point.assign(ops.convert_to_tensor(point, self._point.dtype))
         self._rule.set_weights(self._at_first)
         self._begin()
+
+    def _compile(self) -> None:
+        # Bound methods of one object are one function to JAX, whose old programs would be found.
+        self._sample = backend.compiled(functools.partial(self._sampled))
+        self._learn = backend.compiled(functools.partial(self._learned))
 
     def _begin(self) -> None:
         self.evaluations = 0
@@ -158,8 +165,3 @@ class Minimization:
 
 def _whole(number: int) -> Tensor:
     return ops.convert_to_tensor(number, "int32")
-
-
-def _dtype() -> str:
-    made = ops.convert_to_tensor(np.zeros(1), "float64")
-    return str(keras.backend.standardize_dtype(made.dtype))

@@ -26,7 +26,7 @@ def rank_change(losses: Tensor, count: Tensor, theta: float = 0.2) -> Tensor:
 
     With all $2 \lambda$ losses ranked together, point $i$ has ranks $R_i$ and $R_i'$ and changes by
     $\Delta_i = |R_i - R_i'| - 1$; what it may change by is the $\theta / 2$ quantile of the changes
-    to all ranks, from either of the two.
+    to all ranks, from either of the two, or one rank.
 
     Args:
         losses: Shape (2, points).
@@ -40,7 +40,8 @@ def rank_change(losses: Tensor, count: Tensor, theta: float = 0.2) -> Tensor:
     References:
         Hansen, Niederberger, Guzzella, Koumoutsakos. A Method for Handling Uncertainty in
         Evolutionary Optimization with an Application to Feedback Control of Combustion. IEEE
-        Transactions on Evolutionary Computation 2009, Algorithm 2.
+        Transactions on Evolutionary Computation 2009, Algorithm 2; that one rank is always allowed
+        is Hansen's code's.
     """
     most = losses.shape[1]
     # Two equal losses that stand for missing points come last in either half.
@@ -51,6 +52,7 @@ def rank_change(losses: Tensor, count: Tensor, theta: float = 0.2) -> Tensor:
     allowed = 0.5 * (
         _quantile(first + 1.0 - above, count, theta) + _quantile(second + above, count, theta)
     )
+    allowed = ops.maximum(allowed, 1.0)
     there = ops.cast(ops.arange(most), losses.dtype) < count
     return ops.sum(ops.where(there, changed - allowed, 0.0)) / count
 

@@ -65,6 +65,11 @@ def arithmetic(rule: Any, *args: Any, **kwargs: Any) -> tuple[list, list, dict]:
     return rule.arithmetic(*args, **kwargs)
 
 
+def widest_float() -> str:
+    """The dtype of most digits that there is."""
+    return "float64"
+
+
 def is_rows(gradient: Any) -> bool:
     """Whether a gradient holds some rows only; JAX' and torch's layers make none."""
     del gradient

@@ -57,6 +57,11 @@ def dense(gradients: Sequence[Any], *, keeps_rows: bool) -> list[Any]:
     return list(gradients)
 
 
+def widest_float() -> str:
+    """The dtype of most digits that there is, unless JAX is told to have float64."""
+    return "float64" if jax.config.jax_enable_x64 else "float32"
+
+
 is_rows = common.is_rows
 
 
@@ -95,9 +100,10 @@ def write(optimizer: Any, targets: Sequence[Any], values: Sequence[Tensor]) -> N
         seen.add(id(value))
 
 
-def normal(shape: tuple[int, ...], seed: int, step: Any, number: int) -> Tensor:
+def normal(shape: tuple[int, ...], seed: Any, step: Any, number: Any) -> Tensor:
     """Standard normal numbers that follow from seed, step and number."""
-    key = jax.random.fold_in(jax.random.key(seed), ops.cast(step, "uint32"))
+    first = seed if isinstance(seed, int) else ops.cast(seed, "uint32")
+    key = jax.random.fold_in(jax.random.key(first), ops.cast(step, "uint32"))
     return jax.random.normal(jax.random.fold_in(key, number), shape)
 
 

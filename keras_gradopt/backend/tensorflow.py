@@ -197,9 +197,9 @@ def _lies_in(target: Any, value: Tensor) -> bool:
     return handle is tf.compat.v1.get_default_graph().capture(_native(target).handle)
 
 
-def normal(shape: tuple[int, ...], seed: int, step: Any, number: int) -> Tensor:
+def normal(shape: tuple[int, ...], seed: Any, step: Any, number: Any) -> Tensor:
     """Standard normal numbers that follow from seed, step and number."""
-    pair = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)])
+    pair = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
     folded = tf.random.experimental.stateless_fold_in(pair, tf.cast(number, tf.int64))
     return tf.random.stateless_normal(shape, folded)
 

@@ -8,7 +8,7 @@ Without a model `ask`, `tell` and `minimize` do the same for any function of a v
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,11 +17,14 @@ from keras import ops
 from keras_gradopt.arguments import Hyperparameters, positive_int
 from keras_gradopt.asking import Minimization
 from keras_gradopt.landscape import Landscape
+from keras_gradopt.slot import Slot
 from keras_gradopt.vector_rule import CONVERGED, MOVED, NOT_FINITE, OUTCOME, REASONS, StepsAsVector
 
 Tensor = Any
 # Entries of the points that are made and evaluated at a time: 64 MB of float32.
 _ENTRIES_AT_A_TIME = 2**24
+# The slot that holds the seed, so that another one needs no compiling.
+SEED = "seed"
 
 
 class GradientFree(StepsAsVector):
@@ -33,7 +36,7 @@ class GradientFree(StepsAsVector):
 
     Args:
         learning_rate: Factor of the step, at least 0.
-        seed: Of all draws, a whole number at least 0.
+        seed: Of all draws, a whole number at least 0, below 2**24.
         **kwargs: Common arguments, see `keras_gradopt.Optimizer`; clipping, weight decay and rates
             of groups are refused.
 
@@ -57,7 +60,7 @@ class GradientFree(StepsAsVector):
 
     def __init__(self, learning_rate: Any, seed: int, **kwargs: Any) -> None:
         super().__init__(learning_rate=learning_rate, **kwargs)
-        self.declare(seed=positive_int("seed", seed, least=0))
+        self.declare(seed=_seed(seed))
 
     # ------------------------------------------------------------------ what a rule declares
 
@@ -178,6 +181,10 @@ class GradientFree(StepsAsVector):
         fits = max(1, _ENTRIES_AT_A_TIME // max(1, size * multiple))
         return multiple * max(d for d in range(1, whole + 1) if whole % d == 0 and d <= fits)
 
+    def shared_slots(self) -> Sequence[Slot]:
+        """The seed, and what every rule over a vector keeps."""
+        return (Slot(SEED, shape=(), initial=float(self.seed)), *super().shared_slots())
+
     @property
     def shared_variables(self) -> dict[str, Any]:
         """The Keras variables of the slots, by name."""
@@ -185,11 +192,12 @@ class GradientFree(StepsAsVector):
 
     # ------------------------------------------------------------------ without a model
 
-    def start(self, point: Any) -> None:
+    def start(self, point: Any, seed: int | None = None) -> None:
         """Begins, or begins anew, to minimise a function without a model: see `ask` and `tell`.
 
         Args:
             point: Where to start: numbers of any shape, taken as one vector.
+            seed: Of the draws; None is the optimizer's own.
 
         Raises:
             ValueError: The optimizer trains a model already, or the point is not finite.
@@ -204,6 +212,8 @@ class GradientFree(StepsAsVector):
             object.__setattr__(self, "_free", Minimization(self, point))
         else:
             self._free.restart(point)
+        if seed is not None:
+            self._shared[SEED].assign(_seed(seed))
 
     def ask(self) -> np.ndarray:
         """The points whose losses are wanted next, shape (points, size).
@@ -234,6 +244,7 @@ class GradientFree(StepsAsVector):
         point: Any,
         max_evaluations: int,
         target: float | None = None,
+        seed: int | None = None,
     ) -> Any:
         """Minimises a function of a vector, whose values may be noisy.
 
@@ -243,16 +254,25 @@ class GradientFree(StepsAsVector):
             max_evaluations: After how many evaluations to stop, at least 1. The last generation is
                 finished.
             target: Stops as soon as a loss is this small; None never does.
+            seed: Of the draws; None is the optimizer's own.
 
         Returns:
             A `scipy.optimize.OptimizeResult`: `x` and `fun` are the best point seen and its loss,
             `mean` is where the weights of a model would be, `nfev` and `nit` count evaluations and
             generations, `success` and `message` tell how it ended.
         """
-        self.start(point)
+        self.start(point, seed)
         return self._minimization().minimize(function, max_evaluations, target)
 
     def _minimization(self) -> Minimization:
         if self._free is None:
             raise RuntimeError(f"Call {type(self).__name__}.start(point) first.")
         return self._free
+
+
+def _seed(seed: int) -> int:
+    """Checks a seed, which a slot of float32 holds."""
+    seed = positive_int("seed", seed, least=0)
+    if seed >= 2**24:
+        raise ValueError(f"seed must be below {2**24}, received {seed}.")
+    return seed

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_gradopt import recombination
 from keras_gradopt.arguments import Hyperparameters, positive_int
-from keras_gradopt.gradient_free import GradientFree
+from keras_gradopt.gradient_free import SEED, GradientFree
 from keras_gradopt.landscape import norm
 from keras_gradopt.linalg import times
 from keras_gradopt.linesearch import rounding
@@ -306,7 +306,7 @@ class CMAES(GradientFree):
 
     def _zs(self, shared: State, h: Hyperparameters, chunk: Any) -> Tensor:
         h = h.replace(step=shared["generation"] + 1.0)
-        draws = h.normal((self.chunk_size(self.size), self.size), self.seed, chunk)
+        draws = h.normal((self.chunk_size(self.size), self.size), shared[SEED], chunk)
         return ops.cast(draws, shared["sigma"].dtype)
 
     def _ys(self, shared: State, zs: Tensor) -> Tensor:
@@ -415,7 +415,9 @@ class CMAES(GradientFree):
         elite = ops.where(better, m, shared["elite"])
         elite_loss = ops.where(better, search_loss, shared["elite_loss"])
         again = converged & (shared["restart"] < self.restarts)
-        draw = h.replace(step=shared["generation"]).normal((self.size,), self.seed, _RESTART_DRAW)
+        draw = h.replace(step=shared["generation"]).normal(
+            (self.size,), shared[SEED], _RESTART_DRAW
+        )
         start = shared["first"] + 3.0 * self.sigma * ops.cast(draw, m.dtype)
         new = {
             **shared,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters, positive_int
-from keras_gradopt.gradient_free import GradientFree
+from keras_gradopt.gradient_free import SEED, GradientFree
 from keras_gradopt.ranges import DECAY_RATE, EPSILON, POSITIVE, Range
 from keras_gradopt.ranking import centred_ranks
 from keras_gradopt.slot import Slot
@@ -115,7 +115,7 @@ class EvolutionStrategy(GradientFree):
         self, w: Tensor, shared: dict[str, Tensor], h: Hyperparameters, chunk: Any
     ) -> Tensor:
         """Points around the weights, then those opposite."""
-        ahead = h.sigma * self._directions(w, h, chunk)
+        ahead = h.sigma * self._directions(w, shared, h, chunk)
         return ops.concatenate([w + ahead, w - ahead])
 
     def learn(
@@ -128,7 +128,7 @@ class EvolutionStrategy(GradientFree):
         for chunk in range(self.most_chunks(self.size)):
             own = u[chunk * size : (chunk + 1) * size]
             across = own[: size // 2] - own[size // 2 :]
-            g = g + ops.sum(across[:, None] * self._directions(w, h, chunk), axis=0)
+            g = g + ops.sum(across[:, None] * self._directions(w, shared, h, chunk), axis=0)
         g = g / (self.population_size * h.sigma)
         m = h.beta_1 * shared["momentum"] + (1 - h.beta_1) * g
         v = h.beta_2 * shared["velocity"] + (1 - h.beta_2) * g * g
@@ -137,6 +137,8 @@ class EvolutionStrategy(GradientFree):
         w = w - h.learning_rate * mean / (scale + h.epsilon)
         return w, {**shared, "momentum": m, "velocity": v}
 
-    def _directions(self, w: Tensor, h: Hyperparameters, chunk: Any) -> Tensor:
+    def _directions(
+        self, w: Tensor, shared: dict[str, Tensor], h: Hyperparameters, chunk: Any
+    ) -> Tensor:
         pairs = self.chunk_size(self.size) // 2
-        return ops.cast(h.normal((pairs, self.size), self.seed, chunk), w.dtype)
+        return ops.cast(h.normal((pairs, self.size), shared[SEED], chunk), w.dtype)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters, positive_int
-from keras_gradopt.gradient_free import GradientFree
+from keras_gradopt.gradient_free import SEED, GradientFree
 from keras_gradopt.ranges import NON_NEGATIVE, POSITIVE, Range
 
 Tensor = Any
@@ -97,7 +97,7 @@ class SPSA(GradientFree):
         self, w: Tensor, shared: dict[str, Tensor], h: Hyperparameters, chunk: Any
     ) -> Tensor:
         """Points on one side of the weights, then those opposite."""
-        ahead = self._perturbation(h) * self._signs(w, h, chunk)
+        ahead = self._perturbation(h) * self._signs(w, shared, h, chunk)
         return ops.concatenate([w + ahead, w - ahead])
 
     def learn(
@@ -111,14 +111,16 @@ class SPSA(GradientFree):
             slope = (own[: size // 2] - own[size // 2 :]) / (2 * self._perturbation(h))
             # A side without a finite loss says nothing of the slope.
             slope = ops.where(ops.isfinite(slope), slope, 0.0)
-            total = total + ops.sum(slope[:, None] * self._signs(w, h, chunk), axis=0)
+            total = total + ops.sum(slope[:, None] * self._signs(w, shared, h, chunk), axis=0)
         late = (self.stability + h.step) ** self.learning_rate_decay
         return w - h.learning_rate / late * total / self.averages, shared
 
     def _perturbation(self, h: Hyperparameters) -> Any:
         return h.perturbation / h.step**self.perturbation_decay
 
-    def _signs(self, w: Tensor, h: Hyperparameters, chunk: Any) -> Tensor:
+    def _signs(
+        self, w: Tensor, shared: dict[str, Tensor], h: Hyperparameters, chunk: Any
+    ) -> Tensor:
         pairs = self.chunk_size(self.size) // 2
-        draws = h.normal((pairs, self.size), self.seed, chunk)
+        draws = h.normal((pairs, self.size), shared[SEED], chunk)
         return ops.cast(ops.where(draws < 0, -1.0, 1.0), w.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
@@ -164,15 +165,13 @@ def apply(step: Callable, grads: list, variables: list) -> None:
         step(grads, variables)
 
 
-def normal(shape: tuple[int, ...], seed: int, step: Any, number: int) -> Tensor:
+def normal(shape: tuple[int, ...], seed: Any, step: Any, number: Any) -> Tensor:
     """Standard normal numbers that follow from seed, step and number."""
     generator = torch.Generator(device=get_device())
     # Three odd multipliers keep neighbouring seeds, steps and numbers apart.
-    mixed = (
-        seed * 0x9E3779B97F4A7C15
-        + int(step) * 0xC2B2AE3D27D4EB4F
-        + int(number) * 0x165667B19E3779F9
-    )
+    numbers = (int(seed), int(step), int(number))
+    odd = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
+    mixed = sum(map(operator.mul, numbers, odd))
     generator.manual_seed(mixed % 2**63)
     return torch.randn(shape, generator=generator, device=generator.device)
 
