@@ -64,6 +64,7 @@ class Minimization:
         self.best: np.ndarray | None = None
         self.best_loss = float("inf")
         self._points: np.ndarray | None = None
+        self._message, self._success = "the search goes on", False
 
     def _checked(self, point: Any) -> np.ndarray:
         point = np.asarray(point, "float64").reshape(-1)
@@ -114,30 +115,41 @@ class Minimization:
         rule.iterations.assign_add(1)
         self._points = None
 
-    def minimize(self, function: Callable, max_evaluations: int, target: float | None) -> Any:
+    def minimize(
+        self,
+        function: Callable,
+        max_evaluations: int,
+        target: float | None,
+        callback: Callable | None,
+    ) -> Any:
         """See `GradientFree.minimize`."""
         max_evaluations = positive_int("max_evaluations", max_evaluations)
-        steps, message, success = 0, "the evaluations are used up", False
+        self._message, self._success = "the evaluations are used up", False
         while self.evaluations < max_evaluations:
             points = self.ask()
             rows = [[float(function(p)) for p in points] for _ in range(self._rule.repeats)]
             self.tell(*rows)
-            steps += 1
+            if callback is not None:
+                callback(self.result())
             if target is not None and self.best_loss <= target:
-                message, success = "the target is reached", True
+                self._message, self._success = "the target is reached", True
                 break
             reason, is_failure = self._rule.verdict(1)
             if reason is not None:
-                message, success = reason, not is_failure
+                self._message, self._success = reason, not is_failure
                 break
+        return self.result()
+
+    def result(self) -> Any:
+        """See `GradientFree.result`."""
         return scipy.optimize.OptimizeResult(
             x=self.mean if self.best is None else self.best,
             fun=self.best_loss,
             mean=self.mean,
             nfev=self.evaluations,
-            nit=steps,
-            success=success,
-            message=message,
+            nit=int(ops.convert_to_numpy(self._rule.iterations)),
+            success=self._success,
+            message=self._message,
         )
 
     def _state(self) -> list[Tensor]:

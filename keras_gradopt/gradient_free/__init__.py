@@ -245,6 +245,7 @@ class GradientFree(StepsAsVector):
         max_evaluations: int,
         target: float | None = None,
         seed: int | None = None,
+        callback: Callable[[Any], Any] | None = None,
     ) -> Any:
         """Minimises a function of a vector, whose values may be noisy.
 
@@ -255,14 +256,26 @@ class GradientFree(StepsAsVector):
                 finished.
             target: Stops as soon as a loss is this small; None never does.
             seed: Of the draws; None is the optimizer's own.
+            callback: Called after each generation with what `result` gives.
+
+        Returns:
+            What `result` gives at the end.
+        """
+        self.start(point, seed)
+        return self._minimization().minimize(function, max_evaluations, target, callback)
+
+    def result(self) -> Any:
+        """What is known so far, also after an interruption.
 
         Returns:
             A `scipy.optimize.OptimizeResult`: `x` and `fun` are the best point seen and its loss,
             `mean` is where the weights of a model would be, `nfev` and `nit` count evaluations and
             generations, `success` and `message` tell how it ended.
+
+        Raises:
+            RuntimeError: `start` was not called.
         """
-        self.start(point, seed)
-        return self._minimization().minimize(function, max_evaluations, target)
+        return self._minimization().result()
 
     def _minimization(self) -> Minimization:
         if self._free is None:

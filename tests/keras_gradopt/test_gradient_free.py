@@ -426,6 +426,25 @@ def test_a_wrapper_that_reads_no_gradient_asks_for_none() -> None:
     assert np.all(np.isfinite(history))
 
 
+def test_what_was_found_is_there_after_an_interruption() -> None:
+    told: list[float] = []
+
+    def interrupted(w: np.ndarray) -> float:
+        if len(told) == 40:
+            raise KeyboardInterrupt
+        told.append(sphere(w))
+        return told[-1]
+
+    optimizer, seen = kg.CMAES(sigma=0.5), []
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.minimize(interrupted, np.zeros(3), 1000, callback=seen.append)
+    # The population is 7, and the sixth generation was not told.
+    assert [r.nfev for r in seen] == [7, 14, 21, 28, 35]
+    found = optimizer.result()
+    assert found.fun == min(told[:35]) == sphere(found.x)
+    assert not found.success
+
+
 # ---------------------------------------------------------------------- populations of a model
 
 
