@@ -12,7 +12,7 @@ from scipy.stats import mannwhitneyu
 
 from benchmarks.parts.boxes import BOXES, Box, regrets
 
-# By tests/keras_gradopt/gradient_free_peers/record_scikit_optimize.py, in an environment of its own.
+# By record_scikit_optimize.py there, in an environment of its own.
 PEER_FILE = (
     Path(__file__).parents[2]
     / "tests/keras_gradopt/gradient_free_peers/recorded/scikit_optimize.json"
