@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters, positive_int
-from keras_gradopt.gradient_free import GradientFree
+from keras_gradopt.gradient_free import SEED, GradientFree
 from keras_gradopt.ranges import FRACTION, POSITIVE, Range
 from keras_gradopt.slot import Slot
 from keras_gradopt.surrogate import Surrogate, design
@@ -57,8 +57,8 @@ class BayesianOptimization(GradientFree):
             and at most 10.
         max_observations: Losses that are remembered, more than `initial_points`. With one more, the
             older of the two points closest to each other is forgotten.
-        seed: Of the design, the lots and the searches, at least 0. Points follow from it and the
-            losses on every backend alike.
+        seed: Of the design, the lots and the searches, at least 0, below 2**24. Points follow from
+            it and from the losses, on every backend alike.
         **kwargs: Common arguments, see `keras_gradopt.Optimizer`; clipping, weight decay and rates
             of groups are refused.
 
@@ -125,15 +125,12 @@ class BayesianOptimization(GradientFree):
     def vector_slots(self, size: int) -> Sequence[Slot]:
         """Where the box lies, what was seen in it, and what is to be looked at next."""
         dimensions = self.dimensions(size)
-        first = design(self.batch, dimensions, self.seed)
         return (
             Slot("start", shape=(size,)),
             Slot("points", shape=(self.max_observations, dimensions)),
             Slot("losses", shape=(self.max_observations,)),
             Slot("count", shape=()),
-            Slot(
-                "next", shape=first.shape, initial=lambda _: ops.convert_to_tensor(first, "float32")
-            ),
+            Slot("next", shape=(self.batch, dimensions), initial=0.5),
         )
 
     def dimensions(self, size: int) -> int:
@@ -161,7 +158,7 @@ class BayesianOptimization(GradientFree):
     ) -> Tensor:
         """The weights of the points that are next."""
         del chunk
-        return self._weights(shared["next"], self._start(w, shared), h)
+        return self._weights(self._next(shared), self._start(w, shared), shared, h)
 
     def learned(
         self, w: Tensor, losses: Tensor, shared: dict[str, Tensor], h: Hyperparameters
@@ -180,10 +177,11 @@ class BayesianOptimization(GradientFree):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Goes to the best point known, and has the host look for the next."""
         start, names = self._start(w, shared), ("points", "losses", "count", "next")
-        old = [shared[name] for name in names]
+        old = [shared["points"], shared["losses"], shared["count"], self._next(shared)]
         step = ops.convert_to_tensor(h.step, w.dtype)
-        *new, best = on_host(self._look, [*old, old[-1][:1]], *old, losses[0], step)
-        target = self._weights(best, start, h)[0]
+        like = [*old, old[-1][:1]]
+        *new, best = on_host(self._look, like, *old, losses[0], step, shared[SEED])
+        target = self._weights(best, start, shared, h)[0]
         # Exact at a rate of 1.
         w = (1 - h.learning_rate) * w + h.learning_rate * target
         return w, {**shared, **dict(zip(names, new, strict=True)), "start": start}
@@ -196,6 +194,7 @@ class BayesianOptimization(GradientFree):
         asked: np.ndarray,
         told: np.ndarray,
         step: np.ndarray,
+        seed: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
         """What is known now, which points are next, and the best: on the host, in NumPy."""
         dimensions, room = points.shape[1], self.max_observations
@@ -207,10 +206,11 @@ class BayesianOptimization(GradientFree):
         seen = self.batch * int(step)
         if seen < (self.initial_points or min(10, max(3, 2 * dimensions))):
             best, following = int(losses.argmin()), seen + self.batch
-            proposed = design(following, dimensions, self.seed)[seen:]
+            proposed = design(following, dimensions, int(seed))[seen:]
         else:
-            surrogate = Surrogate(points, losses, (self.seed, int(step)))
-            best, proposed = surrogate.best, surrogate.propose(self.batch, (self.seed, int(step)))
+            draws = (int(seed), int(step))
+            surrogate = Surrogate(points, losses, draws)
+            best, proposed = surrogate.best, surrogate.propose(self.batch, draws)
         missing = room - len(points)
         return (
             np.pad(points, ((0, missing), (0, 0))),
@@ -220,15 +220,29 @@ class BayesianOptimization(GradientFree):
             points[best][None],
         )
 
+    def _next(self, shared: dict[str, Tensor]) -> Tensor:
+        """The points to be looked at, of which the first batch is the design's."""
+        later = shared["next"]
+        if self.batch == 1:
+            return later
+        dimensions = int(later.shape[1])
+        (first,) = on_host(
+            lambda seed: [design(self.batch, dimensions, int(seed))], [later], shared[SEED]
+        )
+        return ops.where(shared["count"] > 0, later, first)
+
     def _start(self, w: Tensor, shared: dict[str, Tensor]) -> Tensor:
         return ops.where(shared["count"] > 0, shared["start"], w)
 
-    def _weights(self, points: Tensor, start: Tensor, h: Hyperparameters) -> Tensor:
+    def _weights(
+        self, points: Tensor, start: Tensor, shared: dict[str, Tensor], h: Hyperparameters
+    ) -> Tensor:
         """The weights that points of the box stand for, shape (points, size)."""
         away = 2 * points - 1
         if int(points.shape[1]) < self.size:
-            lots = _mixed(ops.arange(self.size, dtype="int32"), 2 * self.seed)
-            signs = ops.where(_mixed(lots, 2 * self.seed + 1) < 0, -1.0, 1.0)
+            key = 2 * ops.cast(shared[SEED], "int32")
+            lots = _mixed(ops.arange(self.size, dtype="int32"), key)
+            signs = ops.where(_mixed(lots, key + 1) < 0, -1.0, 1.0)
             # The rank of an entry among all lots, which are distinct: equal shares.
             places = ops.argsort(ops.argsort(lots)) % int(points.shape[1])
             away = ops.take(away, places, axis=1) * ops.cast(signs, away.dtype)
@@ -258,12 +272,12 @@ def _remembered(points: np.ndarray, losses: np.ndarray, room: int) -> tuple[np.n
     return points, losses
 
 
-def _mixed(numbers: Tensor, seed: int) -> Tensor:
+def _mixed(numbers: Tensor, key: Tensor) -> Tensor:
     """Whole numbers of 32 bits in an order that seems random; distinct ones stay distinct.
 
     The last steps of Appleby's MurmurHash3 (2011), of which each can be undone.
     """
-    found = ops.bitwise_xor(numbers, _signed(0x9E3779B9 * (seed + 1)))
+    found = ops.bitwise_xor(numbers, (key + 1) * _signed(0x9E3779B9))
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
         # Bits that a shift to the right fills with the sign are masked.
         high = ops.bitwise_and(ops.right_shift(found, shift), 2 ** (32 - shift) - 1)
