@@ -48,10 +48,11 @@ def test_the_logarithm_of_the_improvement_is_that_of_its_integral() -> None:
 
 def test_expected_improvement_is_the_mean_of_improvements() -> None:
     surrogate = Surrogate(*some_losses(12, 2))
-    x = np.random.default_rng(1).uniform(size=(5, 2))
+    best = some_losses(12, 2)[0][surrogate.best]
+    x = best + 0.1 * np.random.default_rng(1).normal(size=(5, 2))
     mean, deviation = surrogate.predict(x)
     lowest = surrogate.predict(some_losses(12, 2)[0])[0].min()
-    draws = mean + deviation * np.random.default_rng(2).normal(size=(400_000, 5))
+    draws = mean + deviation * np.random.default_rng(2).normal(size=(100_000, 5))
     improvements = np.maximum(lowest - draws, 0.0)
     error = improvements.std(axis=0) / np.sqrt(len(draws))
     found = surrogate.expected_improvement(x)
@@ -100,13 +101,18 @@ def test_proposals_are_where_no_grid_point_expects_more() -> None:
     assert np.abs(first - second).max() > 0.02
 
 
-def test_noise_does_not_make_the_luckiest_point_the_best() -> None:
+def test_noise_is_told_from_the_loss() -> None:
     rng = np.random.default_rng(0)
-    points = rng.uniform(size=(60, 1))
+    points = rng.uniform(size=(100, 1))
     truth = 4 * (points[:, 0] - 0.5) ** 2
-    losses = truth + 0.3 * rng.normal(size=60)
-    luckiest, best = losses.argmin(), Surrogate(points, losses).best
-    assert truth[best] < 0.02 < truth[luckiest]
+    losses = truth + 0.5 * rng.normal(size=100)
+    surrogate = Surrogate(points, losses)
+    # A variance of 100 draws is within 15 % of the truth, but for one standard deviation.
+    noise = surrogate._kernel.k2.noise_level * losses.var()
+    assert noise == pytest.approx(0.25, rel=0.4)
+    mean, _ = surrogate.predict(points)
+    assert np.sqrt(np.mean((mean - truth) ** 2)) < 0.2
+    assert surrogate.best == mean.argmin() != losses.argmin()
 
 
 def test_a_design_is_the_centre_and_then_even() -> None:
@@ -224,31 +230,18 @@ def test_a_loss_that_is_not_finite_is_the_worst_that_is_known() -> None:
 
 
 def test_a_neuron_with_a_hard_threshold_learns_to_classify() -> None:
-    """Points inside a strip: two thresholds, seven weights."""
-    x = np.random.default_rng(0).uniform(-1, 1, size=(200, 2)).astype("float32")
-    inside = (np.abs(x[:, 0] + 0.3 * x[:, 1]) < 0.4).astype("float32")
-    model = keras.Sequential(
-        [
-            keras.Input((2,)),
-            keras.layers.Dense(2),
-            Step(),
-            keras.layers.Dense(1, activation="sigmoid", use_bias=False, trainable=False),
-        ]
-    )
-    first = [[[1.0, -1.0], [0.0, 0.0]], [0.2, 0.2], [[4.0], [4.0]]]
-    for v, value in zip(model.weights, first, strict=True):
-        v.assign(np.array(value))
-    kg.bind(model).compile(
-        kg.BayesianOptimization(radius=1.0, batch=2, seed=1),
-        keras.losses.BinaryCrossentropy(),
-        metrics=["accuracy"],
-        jit_compile=JIT,
-    )
-    before = model.evaluate(x, inside, verbose=0, return_dict=True)["accuracy"]
-    model.fit(x, inside, batch_size=200, epochs=30, verbose=0)
-    after = model.evaluate(x, inside, verbose=0, return_dict=True)["accuracy"]
-    assert before < 0.6
-    assert after > 0.85
+    """From a quarter of 200 points in three dimensions to more than nine of ten, in 30 losses."""
+    x = np.random.default_rng(0).normal(size=(200, 3)).astype("float32")
+    y = (x @ [1.5, -1.0, 0.5] > 0.4).astype("float32")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1), Step()])
+    model.layers[0].kernel.assign(np.array([[-0.5], [0.5], [0.5]]))
+    optimizer = kg.BayesianOptimization(radius=2.0, initial_points=8)
+    kg.bind(model).compile(optimizer, "mse", metrics=["binary_accuracy"], jit_compile=JIT)
+    before = model.evaluate(x, y, verbose=0, return_dict=True)["binary_accuracy"]
+    model.fit(x, y, batch_size=200, epochs=30, verbose=0)
+    after = model.evaluate(x, y, verbose=0, return_dict=True)["binary_accuracy"]
+    assert before < 0.25
+    assert after > 0.9
 
 
 def test_at_a_rate_of_a_half_the_weights_go_half_the_way() -> None:
