@@ -155,7 +155,7 @@ class Surrogate:
     def _maximiser(self, rng: np.random.Generator) -> np.ndarray:
         dimensions = self._points.shape[1]
         half = _CANDIDATES // 2
-        spread = qmc.Sobol(dimensions, rng=rng).random(half)
+        spread = qmc.Sobol(dimensions, seed=rng).random(half)
         # Far and near, for the maximum is narrow where much is known.
         width = 10.0 ** rng.uniform(-3, -0.5, size=(half, 1))
         near = self._points[self.best] + width * rng.normal(size=(half, dimensions))
@@ -208,7 +208,7 @@ def design(count: int, dimensions: int, seed: int) -> np.ndarray:
     """
     centre = np.full((1, dimensions), 0.5)
     # Drawn one by one: what is no power of 2 would be warned of.
-    sequence = qmc.Sobol(dimensions, rng=np.random.default_rng(seed))
+    sequence = qmc.Sobol(dimensions, seed=np.random.default_rng(seed))
     return np.concatenate([centre, *(sequence.random(1) for _ in range(count - 1))])
 
 

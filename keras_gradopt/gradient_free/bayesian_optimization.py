@@ -23,10 +23,10 @@ _MOST_DIMENSIONS = 20
 class BayesianOptimization(GradientFree):
     r"""Looks where a model of the loss, learned from all losses seen, expects the most.
 
-    Use it where each loss is dear and there are few parameters, up to about 20 that matter: some
-    ten to two hundred evaluations find what other methods take thousands for. It searches a box
-    around the first weights; the model must be bound: `keras_gradopt.bind(model)`. A Gaussian
-    process through the losses of the points $x_i$ of the unit box gives a mean $\mu(x)$ and a
+    Use it where each loss is dear and few parameters matter, up to about 20, within some hundred
+    evaluations. It searches a box around the first weights; the model must be bound:
+    `keras_gradopt.bind(model)`. A Gaussian process (Matérn 5/2, a length for each dimension, noise)
+    through the losses of the points $x_i$ of the unit box gives a mean $\mu(x)$ and a
     deviation $s(x)$, and the next point is where the expected improvement is largest:
 
     $$z = \frac{\mu^* - \mu(x)}{s(x)}, \quad \mu^* = \min_i \mu(x_i)$$
@@ -81,6 +81,8 @@ class BayesianOptimization(GradientFree):
         box, or must search a polytope.
         Papenmeier, Nardi, Poloczek. Increasing the Scope as You Learn. NeurIPS 2022, section 3.1:
         equal shares.
+        Ginsbourger, Le Riche, Carraro. Kriging Is Well-Suited to Parallelize Optimization. 2010,
+        section 3: a batch by the kriging believer, which takes the mean for each loss it waits for.
         A loss that is not finite counts as the worst known one: a Gaussian process is told numbers.
     """
 
