@@ -60,6 +60,20 @@ def either(condition: Tensor, yes: Callable[[], Any], no: Callable[[], Any]) -> 
     return yes() if known else no()
 
 
+def on_host(f: Callable, like: Sequence[Tensor], *inputs: Tensor) -> list[Tensor]:
+    """A pure function of NumPy arrays within a step, compiled or not.
+
+    A rule that calls it says so by `host_step = True`.
+
+    Args:
+        f: From arrays to a sequence of arrays. It must call NumPy alone, nothing of the backend.
+        like: Tensors of the results' shapes and dtypes.
+        *inputs: What it gets.
+    """
+    found: list[Tensor] = backend.on_host(f, like, inputs)
+    return found
+
+
 # Bits of float32's mantissa that a half-precision type drops.
 HALF_DROPS = {"bfloat16": 16, "float16": 13}
 

@@ -60,6 +60,11 @@ def draw_anew(seeds: Sequence[Any]) -> None:
         seed.assign(seed + ops.cast(ops.convert_to_tensor([0, 1]), seed.dtype))
 
 
+def check_host_step(name: str, model: Any) -> None:
+    """Refuses a step that the host is part of where it cannot be; here it can."""
+    del name, model
+
+
 def arithmetic(rule: Any, *args: Any, **kwargs: Any) -> tuple[list, list, dict]:
     """The arithmetic of a step as it is, `Rule.arithmetic`, on a backend that need not pack it."""
     return rule.arithmetic(*args, **kwargs)

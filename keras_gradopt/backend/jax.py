@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.extend.core
+import numpy as np
 from keras import ops
 from keras.src.trainers.data_adapters import data_adapter_utils
 
@@ -207,6 +208,25 @@ def losses_step(model: Any) -> Callable:
 def eagerly(f: Callable) -> Callable:
     """The function itself: its loops and branches are JAX' own."""
     return f
+
+
+def on_host(f: Callable, like: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """A function of NumPy arrays, called by the host when a compiled step comes to it.
+
+    It must call nothing of JAX: the device may be waiting for it.
+
+    Args:
+        f: From arrays to a sequence of arrays; the same for the same.
+        like: Tensors of the results' shapes and dtypes.
+        inputs: What it gets.
+    """
+
+    def called(*arrays: Any) -> list[np.ndarray]:
+        found = f(*(np.asarray(a) for a in arrays))
+        return [np.asarray(r, x.dtype) for r, x in zip(found, shapes, strict=True)]
+
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in like]
+    return list(jax.pure_callback(called, shapes, *inputs, vmap_method="sequential"))
 
 
 def frozen(variables: Sequence[Any]) -> list:

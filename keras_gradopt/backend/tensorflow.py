@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
@@ -334,6 +335,42 @@ losses_step = common.losses_step
 def eagerly(f: Callable) -> Callable:
     """The function itself: its loops and branches are TensorFlow's own."""
     return f
+
+
+def on_host(f: Callable, like: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """A function of NumPy arrays, called by the host when a graph comes to it.
+
+    Args:
+        f: From arrays to a sequence of arrays; the same for the same.
+        like: Tensors of the results' shapes and dtypes.
+        inputs: What it gets.
+    """
+
+    def called(*arrays: Any) -> list[np.ndarray]:
+        found = f(*arrays)
+        return [np.asarray(r, d.as_numpy_dtype) for r, d in zip(found, dtypes, strict=True)]
+
+    dtypes = [x.dtype for x in like]
+    found = tf.numpy_function(called, list(inputs), dtypes, stateful=False)
+    return [tf.ensure_shape(r, x.shape) for r, x in zip(found, like, strict=True)]
+
+
+def check_host_step(name: str, model: Any) -> None:
+    """Refuses a step that the host is part of where XLA compiles it, which cannot call the host.
+
+    Args:
+        name: The optimizer's, for the message.
+        model: The compiled model.
+
+    Raises:
+        ValueError: The model was compiled with jit_compile=True.
+    """
+    if model.jit_compile:
+        raise ValueError(
+            f"{name} computes a part of its step on the host, which XLA on TensorFlow cannot call; "
+            "received a model compiled with jit_compile=True. Call model.compile(..., "
+            "jit_compile=False)."
+        )
 
 
 def frozen(variables: Sequence[Any]) -> list:

@@ -34,6 +34,8 @@ class EvaluatesLoss(Optimizer):
     # True for rules whose step torch.compile cannot follow: it differentiates twice, or loops
     # until a value says so.
     runs_eagerly: ClassVar[bool] = False
+    # True for rules of which a part of the step is computed on the host: `tensors.on_host`.
+    host_step: ClassVar[bool] = False
     objective: Objective
 
     def build(self, variables: Sequence[Variable]) -> None:
@@ -93,6 +95,8 @@ class EvaluatesLoss(Optimizer):
                 "clone_model). On JAX, Keras loses the values of a model whose first step fails: "
                 "load it anew."
             )
+        if self.host_step:
+            backend.check_host_step(type(self).__name__, offered.model)
         # A local name would not do: rules reach the objective from `before` and `update`.
         object.__setattr__(self, "objective", offered.over(variables))
         step = super()._apply_dense

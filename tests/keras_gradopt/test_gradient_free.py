@@ -344,7 +344,8 @@ def test_no_gradient_is_ever_asked_for(cls: type) -> None:
     )
     kg.bind(model).compile(cls(), "mse", jit_compile=JIT)
     before = values(model.trainable_variables)
-    history = model.fit(x, y, batch_size=16, epochs=3, verbose=0)
+    # A search that keeps the best point may find none better at first.
+    history = model.fit(x, y, batch_size=16, epochs=8, verbose=0)
     assert np.all(np.isfinite(history.history["loss"]))
     assert any(
         not np.array_equal(a, b)

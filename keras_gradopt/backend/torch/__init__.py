@@ -8,6 +8,7 @@ import operator
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from keras import tree
 from keras.src.backend import in_stateless_scope
@@ -303,6 +304,21 @@ def losses_step(model: Any) -> Callable:
 def eagerly(f: Callable) -> Callable:
     """The function outside of `torch.compile`, which cannot follow loops that read values."""
     return torch.compiler.disable(f)
+
+
+def on_host(f: Callable, like: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """A function of NumPy arrays, called at once.
+
+    Args:
+        f: From arrays to a sequence of arrays; the same for the same.
+        like: Tensors of the results' shapes, dtypes and devices.
+        inputs: What it gets.
+    """
+    found = f(*(x.detach().cpu().numpy() for x in inputs))
+    return [
+        torch.as_tensor(np.asarray(r), dtype=x.dtype, device=x.device).reshape(x.shape)
+        for r, x in zip(found, like, strict=True)
+    ]
 
 
 def draw_anew(seeds: Sequence[Any]) -> None:
