@@ -44,6 +44,11 @@ CAPTION = (
     f"{len(FACTORS)}, half a decade apart around the default, that ends lowest.\n"
     "The two weights are a matrix of one row, so that rules for matrices act as such."
 )
+# Where a step takes long on the host and the rate is a share of the way, one path will do.
+AT_DEFAULT = (
+    f"The path of {STEPS} steps with default arguments.\n"
+    "The two weights are a matrix of one row."
+)
 AVERAGED = "\nDrawn is the average, by which one evaluates, not the weights in training."
 
 
@@ -140,6 +145,8 @@ class Path2D:
 def best_path(cls: type[Optimizer], surface: Surface, steps: int = STEPS) -> Path2D:
     """The path at the rate among `FACTORS` times the default that ends lowest.
 
+    Rules whose steps run on the host have a path at the default rate only.
+
     Args:
         cls: A class of the registry.
         surface: The loss.
@@ -156,7 +163,8 @@ def best_path(cls: type[Optimizer], surface: Surface, steps: int = STEPS) -> Pat
         warnings.simplefilter("ignore")
         optimizer.build([w])
     default = float(ops.convert_to_numpy(ops.convert_to_tensor(optimizer.learning_rate)))
-    rates = np.array([default * factor for factor in FACTORS], "float32")
+    factors = (1.0,) if getattr(cls, "host_step", False) else FACTORS
+    rates = np.array([default * factor for factor in factors], "float32")
     points = np.array(ops.convert_to_numpy(_paths(optimizer, model, data, rates, steps)))
     start = np.broadcast_to(surface.start, (len(rates), 1, 2))
     points = np.concatenate([start, points], axis=1).astype(np.float64)
@@ -300,7 +308,9 @@ def page(entry: Entry) -> str:
         *intro,
         cost,
         f"![Paths on a ravine and past a saddle]({entry.name}.png)",
-        CAPTION + AVERAGED * cls.averages_weights,
+        AT_DEFAULT
+        if getattr(cls, "host_step", False)
+        else CAPTION + AVERAGED * cls.averages_weights,
         "## Arguments",
         "\n".join(
             [
