@@ -36,7 +36,8 @@ KERAS_INSIDERS = (
     "keras_gradopt/batch_norm.py",  # finds layers within layers
     "keras_gradopt/layers.py",  # so does this
     "keras_gradopt/likelihood.py",  # the parts of a compiled loss, and how Keras reduces one
-    "keras_gradopt/wrappers/__init__.py",  # the base class that holds Keras' own optimizers
+    "keras_gradopt/composite.py",  # the base class that holds Keras' own optimizers
+    "keras_gradopt/wrappers/__init__.py",  # steps them
     "keras_gradopt/backend/",  # each trainer's own ways
 )
 # Where Keras' classes and trainers are written: their underscore names are private to Keras.
