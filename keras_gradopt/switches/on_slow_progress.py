@@ -84,7 +84,7 @@ class OnSlowProgress(Switch):
         slow = known & ~(rate >= self.rate)
         in_a_row = ops.where(slow, state["slow"] + 1.0, 0.0)
         new = {
-            "before": mean,
+            "before": ops.where(ops.isfinite(mean), mean, before),
             "slow": in_a_row,
             "seen": ops.zeros_like(count),
             "mean": ops.zeros_like(mean),
