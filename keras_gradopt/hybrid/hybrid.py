@@ -193,7 +193,10 @@ class Hybrid(Combination):
         if self.switch.follows_loss:
             new += [(self._shared[name], 0.0) for name in _LOSSES]
         if self._accumulates():
-            new = [(v, ops.where(stepped, ops.cast(x, v.dtype), v)) for v, x in new]
+            new = [
+                (v, ops.where(stepped, ops.cast(x, v.dtype), ops.convert_to_tensor(v)))
+                for v, x in new
+            ]
         stage, step = self._shared["stage"], self._shared["switch_step"]
         self.put([*new, (stage, due), (step, ops.where(due, now, 0))])
         self.where_due(due, self._begin_then)
