@@ -67,7 +67,7 @@ class Hybrid(Combination):
         378, 2019 (L-BFGS last). The mechanism is ours.
     """
 
-    example_arguments: ClassVar[dict[str, Any]] = {"switch": 20}
+    example_arguments: ClassVar[dict[str, Any]] = {"switch": 10}
 
     def __init__(self, first: Any, then: Any, switch: Any, **kwargs: Any) -> None:
         super().__init__(first, then, **kwargs)
