@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import second_order
+from benchmarks import gradient_free, second_order
 from benchmarks.parts import goals, results
 from benchmarks.parts.results import FLOOR
 from benchmarks.parts.sets import SETS, in_words
@@ -104,6 +104,34 @@ Seconds are CPU time of steps that took turns in one process, medians, on one th
 an epoch's own work is in them, which one step to an epoch makes large.
 """
 
+GRADIENT_FREE = """# Searches without gradients
+
+Methods that see losses only, beside the libraries that people take for them, and a hybrid beside
+its parts.
+`python -m benchmarks.gradient_free` measures, with a file for the raw figures; `make bench` makes
+this page of them.
+"""
+
+CMA_ES = """Evaluations until a loss of 1e-9: the median of the runs that reached it, and how many
+of 25 seeds did.
+Everything is float64; each library draws its own numbers; without a population in the script all
+take their defaults, which are the same.
+A run has failed where it stops by its own rules, or after as many evaluations as the script allows.
+The p-values are those of Fisher's exact test that both succeed equally often.
+"""
+
+HYBRIDS = """Final losses at equal evaluations, over 15 seeds; the search and its population are the
+same alone and in the hybrid, and everything else has default arguments.
+A loss counts a third of a gradient; in the hybrid Keras computes a gradient in each step of the
+search too, which counts as well.
+p is that of Wilcoxon's signed-rank test, over equal seeds, that the hybrid's losses are not
+smaller.
+"""
+
+THRESHOLDS = """Every method may evaluate 200 000 losses of a minibatch of 256; three seeds.
+Adam trains what lies behind the thresholds, whose gradient is zero.
+"""
+
 
 def main() -> None:
     """Writes the pages."""
@@ -141,6 +169,7 @@ def pages(reports: Sequence[Report]) -> dict[str, str]:
         "fit": (FIT, fit_sections),
         "memory": (MEMORY, memory_sections),
         "second_order": (SECOND_ORDER, second_order_sections),
+        "gradient_free": (GRADIENT_FREE, gradient_free_sections),
     }
     found = {}
     for script, (head, sections) in makers.items():
@@ -314,6 +343,21 @@ def second_order_sections(report: Report) -> Iterable[str]:
         yield f"### {cell['title']}"
         yield table(second_order.HEADINGS, second_order.rows(cell))
         yield f"![Loss against evaluations and seconds](second_order_{cell['problem']}.png)"
+
+
+def gradient_free_sections(report: Report) -> Iterable[str]:
+    """A table for each kind of comparison that was measured."""
+    parts = {
+        "cma_es": ("CMA-ES", CMA_ES),
+        "hybrid": ("A search first, gradients after", HYBRIDS),
+        "thresholds": ("A network of hard thresholds, digits", THRESHOLDS),
+    }
+    for part, (title, text) in parts.items():
+        headings, rows = gradient_free.TABLES[part](report["cells"])
+        if rows:
+            yield f"### {title}"
+            yield one_line_per_sentence(text)
+            yield table(headings, rows)
 
 
 def judged(ratio: float, bound: float | None) -> list[str]:

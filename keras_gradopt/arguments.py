@@ -39,15 +39,15 @@ class Hyperparameters(SimpleNamespace):
 
         return Hyperparameters(**{name: converted(v) for name, v in self.__dict__.items()})
 
-    def normal(self, shape: Sequence[int], seed: int, number: int = 0) -> Tensor:
+    def normal(self, shape: Sequence[int], seed: Any, number: Any = 0) -> Tensor:
         """Standard normal numbers, float32: others at each step, the same again after loading.
 
         They follow from `seed`, the step and `number` alone, so there is no state to keep.
 
         Args:
             shape: Their shape.
-            seed: Of the whole training, at least 0.
-            number: Tells the draws of one step apart, at least 0.
+            seed: Of the whole training, at least 0: a number or a scalar tensor.
+            number: Tells the draws of one step apart, at least 0: a number or a scalar tensor.
         """
         from keras_gradopt import backend
 

@@ -30,8 +30,10 @@ def bind(model: keras.Model, dataset: Any = None) -> keras.Model:
     (`ReduceOnPlateau`). `fit`, `evaluate` and `predict` get the callback `EvaluationWeights` where
     the optimizer averages weights; `fit` gets `SearchReport` where it searches by the loss, and
     `SwitchReport` where it is made of parts that take turns. With any other optimizer all is the
-    model's own. Nothing but this instance changes. Keras does not
-    save it: bind again after `load_model` or `clone_model`.
+    model's own. Nothing but this instance changes. Keras does not save it: bind again after
+    `load_model` or `clone_model`. For optimizers that see losses only the step is Keras' without
+    its gradient, so that the loss need not have one; a model with a `train_step` of its own keeps
+    that.
     Binding twice is binding once; what the second call says counts.
 
     Optimizers that need the gradient over all data (`needs` is "dataset") get it from `dataset`, in
@@ -68,7 +70,7 @@ def bind(model: keras.Model, dataset: Any = None) -> keras.Model:
             "Keras runs with NNX, which ignores a train step set on one model. Unset "
             "KERAS_NNX_ENABLED to use optimizers that evaluate the loss again."
         )
-    own_step = type(model).train_step.__get__(model)
+    own_step = _step_of(model)
     watch = LossWatch(model)
     full_pass = FullPass(model, dataset, _dataset_rule, lambda optimizer: optimizer.scale_loss(1.0))
 
@@ -81,7 +83,13 @@ def bind(model: keras.Model, dataset: Any = None) -> keras.Model:
                 full_pass.check_dataset()
                 scale = _loss_scale(model.optimizer, optimizer)
                 objective = Objective(
-                    model, data, trainable, non_trainable, metrics, loss_scale=scale
+                    model,
+                    data,
+                    trainable,
+                    non_trainable,
+                    metrics,
+                    loss_scale=scale,
+                    cost_of_step=1.0 if nested.asks_gradient(model.optimizer) else 1 / 3,
                 )
                 around.enter_context(offered(objective))
             yield
@@ -94,6 +102,20 @@ def bind(model: keras.Model, dataset: Any = None) -> keras.Model:
     # Keras compiles the step once and keeps it; the next fit must see the new one.
     model.train_function = None
     return model
+
+
+def _step_of(model: keras.Model) -> Callable:
+    """The model's own train step; Keras' without its gradient where the optimizer asks for none."""
+    own = type(model).train_step.__get__(model)
+    if type(model).train_step is not keras.Model.train_step:
+        return own
+    losses_only = backend.losses_step(model)
+
+    @functools.wraps(own)
+    def step(*args: Any) -> Any:
+        return own(*args) if nested.asks_gradient(model.optimizer) else losses_only(*args)
+
+    return step
 
 
 def _build_in_sight_of(model: keras.Model) -> None:

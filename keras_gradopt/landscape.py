@@ -69,6 +69,26 @@ class Landscape:
         """The loss, in the vector's dtype."""
         return ops.cast(self._objective.value(self.tensors(w)), self.dtype)
 
+    def values(self, points: Tensor) -> Tensor:
+        """The losses at points of shape (points, size), in the vector's dtype."""
+        return ops.cast(self._objective.values(self._stacked(points)), self.dtype)
+
+    def halves(self, points: Tensor) -> Tensor:
+        """The losses at points on either half of the minibatch, shape (2, points)."""
+        found = self._objective.values_on_halves(self._stacked(points))
+        return ops.cast(found, self.dtype)
+
+    def _stacked(self, points: Tensor) -> list[Tensor]:
+        """Points as weights with a leading axis."""
+        many = int(points.shape[0])
+        found = [ops.broadcast_to(w, (many, *w.shape)) for w in self._ws]
+        start = 0
+        for i, shape, size in zip(self._moving, self._shapes, self._sizes, strict=True):
+            part = ops.reshape(points[:, start : start + size], (many, *shape))
+            found[i] = ops.cast(part, self._ws[i].dtype)
+            start += size
+        return found
+
     def value_and_grad(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and its gradient, shape (size,)."""
         value, gs = self._objective.value_and_grad(self.tensors(w))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -86,6 +87,23 @@ class ModelLoss:
     def is_least_squares(self) -> bool:
         """Whether the compiled loss is a mean of squares, for each output."""
         return all(likelihood.is_least_squares(loss) for loss in self._losses())
+
+    def _halves(self, count: Any) -> list[Callable[[Sequence[Tensor]], Tensor]]:
+        """The losses of the first and of the second half of the minibatch's `count` examples."""
+        if isinstance(count, int) and count < 2:
+            raise ValueError(
+                "The minibatch has one example and cannot be halved. Take a batch_size of at least "
+                "2, and data whose last minibatch has as many."
+            )
+
+        def loss(rows: slice) -> Callable[[Sequence[Tensor]], Tensor]:
+            part = copy.copy(self)
+            part._x, part._y, part._sample_weight = keras.tree.map_structure(
+                lambda t: None if t is None else t[rows], (self._x, self._y, self._sample_weight)
+            )
+            return part._loss
+
+        return [loss(slice(0, count // 2)), loss(slice(count // 2, None))]
 
     def _loss(self, ws: Sequence[Tensor]) -> Tensor:
         y_pred, non_trainable, others = self._forward(ws)

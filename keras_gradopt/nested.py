@@ -30,3 +30,11 @@ def all_of(optimizer: Any) -> Iterator[Any]:
 def first(optimizer: Any, wanted: Callable[[Any], bool]) -> Any:
     """The outermost of an optimizer and those inside it that is wanted; None if there is none."""
     return next((one for one in all_of(optimizer) if wanted(one)), None)
+
+
+def asks_gradient(optimizer: Any) -> bool:
+    """Whether an optimizer, or one inside it, makes use of the gradient that a step computes."""
+    own = getattr(optimizer, "asks_gradient", None)
+    if own is not None:
+        return bool(own)
+    return any(map(asks_gradient, inside(optimizer))) if inside(optimizer) else True

@@ -46,6 +46,7 @@ class Objective(ModelLoss):
         metrics: Values of the metrics' variables; None are the present ones.
         loss_scale: Factor on the loss while differentiating, against underflow in float16;
             gradients come back unscaled.
+        cost_of_step: What the train step around it evaluates by itself: a gradient, or a loss.
         training: Whether the model runs as in training, with dropout and BatchNorm's statistics of
             the minibatch; False is the loss that `evaluate` measures.
 
@@ -54,8 +55,11 @@ class Objective(ModelLoss):
             gradient 1, a Hessian-vector product 3.
     """
 
-    def __init__(self, *args: Any, loss_scale: Any = 1.0, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, loss_scale: Any = 1.0, cost_of_step: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.cost_of_step = cost_of_step
         self._random_state = backend.random_state()
         self._loss_scale = loss_scale
         self.evaluations: Any = 0.0
@@ -85,10 +89,29 @@ class Objective(ModelLoss):
         Returns:
             Shape (points,).
         """
-        before = self.evaluations
-        found = ops.map(self.value, list(population))
-        self.evaluations = before + int(population[0].shape[0]) / 3
-        return found
+        self.evaluations += int(population[0].shape[0]) / 3
+        with self._replayed(), backend.no_gradient():
+            return backend.values(self._loss, list(population))
+
+    def values_on_halves(self, population: Sequence[Tensor]) -> Tensor:
+        """The losses at several points, on the first and on the second half of the minibatch.
+
+        Both together cost what `values` costs. Their mean is the loss of the whole where that is a
+        mean over examples, and no layer looks at the minibatch as a whole.
+
+        Args:
+            population: Weights with a leading axis of the points: (points, *weight's shape).
+
+        Returns:
+            Shape (2, points).
+
+        Raises:
+            ValueError: The minibatch has one example.
+        """
+        halves = self._halves(self.examples())
+        self.evaluations += int(population[0].shape[0]) / 3
+        with self._replayed(), backend.no_gradient():
+            return ops.stack([backend.values(loss, list(population)) for loss in halves])
 
     def value_and_grad(self, ws: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The loss at `ws` and its gradients, of the weights' shapes."""

@@ -153,6 +153,11 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
         self._clipping = _clipping(clipnorm, clipvalue, global_clipnorm)
         _check_no_transform_twice(self.all_transforms())
 
+    @property
+    def asks_gradient(self) -> bool:
+        """Whether the step makes use of the gradient, or of values of the loss only."""
+        return self.needs != "population"
+
     # ------------------------------------------------------------------ state as Keras variables
 
     @tracking.no_automatic_dependency_tracking

@@ -54,6 +54,7 @@ class StepsAsVector(EvaluatesLoss):
         "global_clipnorm": "Its step is limited by the loss itself.",
         "gradient_transforms": "It reads how the loss changes along the gradient as it is.",
     }
+    reasons: ClassVar[dict[int, str]] = REASONS
     # Entries of the vector, known when the state is built.
     size: int = 1
 
@@ -131,20 +132,35 @@ class StepsAsVector(EvaluatesLoss):
         w, g = landscape.vector(ws), landscape.vector(gs)
         kinds = {name: value.dtype for name, value in shared.items()}
         shared = {name: ops.cast(value, landscape.dtype) for name, value in shared.items()}
-        moved, found = self.descend(landscape, w, g, shared, h.cast(landscape.dtype))
-        # Nothing of a step that went wrong is kept.
+        h = h.cast(landscape.dtype)
+        moved, found = self.settled(w, self.descend(landscape, w, g, shared, h), shared, h)
+        found = {name: ops.cast(value, kinds[name]) for name, value in found.items()}
+        return landscape.tensors(moved), slots, found
+
+    def settled(
+        self,
+        w: Tensor,
+        step: tuple[Tensor, dict[str, Tensor]],
+        shared: dict[str, Tensor],
+        h: Hyperparameters,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A step, or none of it where it went wrong; with the count of idle ones.
+
+        Args:
+            w: The weights before.
+            step: What `descend` returned.
+            shared: The slots before.
+            h: Hyper-parameters.
+        """
+        moved, found = step
         whole = all_finite([moved, *found.values()])
-        moved = ops.where(whole, moved, w)
         lost = {**shared, OUTCOME: ops.full_like(shared[OUTCOME], float(NOT_FINITE))}
-        shared = {
-            name: ops.cast(ops.where(whole, value, lost[name]), kinds[name])
-            for name, value in found.items()
-        }
+        found = {name: ops.where(whole, value, lost[name]) for name, value in found.items()}
         # At a rate of 0, as at the start of a warmup, nothing is meant to move.
         is_told_to = ops.convert_to_tensor(h.learning_rate) > 0
-        is_idle = ops.not_equal(shared[OUTCOME], MOVED) & is_told_to
+        is_idle = ops.not_equal(found[OUTCOME], MOVED) & is_told_to
         idle = ops.where(is_idle, shared[IDLE] + 1.0, 0.0)
-        return landscape.tensors(moved), slots, {**shared, IDLE: ops.cast(idle, kinds[IDLE])}
+        return ops.where(whole, moved, w), {**found, IDLE: ops.cast(idle, shared[IDLE].dtype)}
 
     def verdict(self, steps: int) -> tuple[str | None, bool]:
         """Why none of the last `steps` steps moved the weights, and whether that is a failure.
@@ -155,7 +171,7 @@ class StepsAsVector(EvaluatesLoss):
         if not self.built or not steps or float(self._shared[IDLE]) < steps:
             return None, False
         outcome = int(self._shared[OUTCOME])
-        return REASONS[outcome], outcome != CONVERGED
+        return self.reasons[outcome], outcome != CONVERGED
 
 
 def outcome_of(still: Tensor, success: Tensor, finite: Tensor, dtype: Any) -> dict[str, Tensor]:

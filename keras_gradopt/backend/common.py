@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from keras import ops
+from keras import ops, tree
 from keras.src.backend.common import dtypes
+from keras.src.trainers.data_adapters import data_adapter_utils
 
 from keras_gradopt.backend.engine import flatten
 
@@ -35,6 +36,24 @@ def stateful_train_step(keras_step: Callable, offer: Callable, watch: Any) -> Ca
     return step
 
 
+def losses_step(model: Any) -> Callable:
+    """A model's train step `(data)` without gradients: the optimizer gets zeros."""
+
+    def step(data: Any) -> Any:
+        x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
+        y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
+        loss = model._compute_loss(
+            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
+        )
+        examples = ops.shape(next(t for t in tree.flatten(x) if t is not None))[0]
+        model._loss_tracker.update_state(loss, sample_weight=examples)
+        variables = model.trainable_variables
+        model.optimizer.apply([ops.zeros_like(v) for v in variables], variables)
+        return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    return step
+
+
 def draw_anew(seeds: Sequence[Any]) -> None:
     """Moves the variables in which Keras counts random draws on, as one draw from each does."""
     for seed in seeds:
@@ -44,6 +63,11 @@ def draw_anew(seeds: Sequence[Any]) -> None:
 def arithmetic(rule: Any, *args: Any, **kwargs: Any) -> tuple[list, list, dict]:
     """The arithmetic of a step as it is, `Rule.arithmetic`, on a backend that need not pack it."""
     return rule.arithmetic(*args, **kwargs)
+
+
+def widest_float() -> str:
+    """The dtype of most digits that there is."""
+    return "float64"
 
 
 def is_rows(gradient: Any) -> bool:

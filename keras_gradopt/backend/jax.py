@@ -12,6 +12,7 @@ import jax.extend.core
 import keras
 from keras import ops
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
+from keras.src.trainers.data_adapters import data_adapter_utils
 
 from keras_gradopt.backend import common, engine
 
@@ -56,6 +57,11 @@ def dense(gradients: Sequence[Any], *, keeps_rows: bool) -> list[Any]:
     """All gradients as dense tensors, which they are."""
     del keeps_rows
     return list(gradients)
+
+
+def widest_float() -> str:
+    """The dtype of most digits that there is, unless JAX is told to have float64."""
+    return "float64" if jax.config.jax_enable_x64 else "float32"
 
 
 is_rows = common.is_rows
@@ -135,9 +141,10 @@ def write(optimizer: Any, targets: Sequence[Any], values: Sequence[Tensor]) -> N
         seen.add(id(value))
 
 
-def normal(shape: tuple[int, ...], seed: int, step: Any, number: int) -> Tensor:
+def normal(shape: tuple[int, ...], seed: Any, step: Any, number: Any) -> Tensor:
     """Standard normal numbers that follow from seed, step and number."""
-    key = jax.random.fold_in(jax.random.key(seed), ops.cast(step, "uint32"))
+    first = seed if isinstance(seed, int) else ops.cast(seed, "uint32")
+    key = jax.random.fold_in(jax.random.key(first), ops.cast(step, "uint32"))
     return jax.random.normal(jax.random.fold_in(key, number), shape)
 
 
@@ -207,6 +214,35 @@ def jacobian_at(
 def mapped(f: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """`f` of each row, stacked; some rows at a time."""
     return jax.lax.map(f, rows, batch_size=32)
+
+
+def values(f: Callable[[list], Tensor], population: list) -> Tensor:
+    """A scalar function at several points, which lie along the first axes; some at a time."""
+    return jax.lax.map(f, list(population), batch_size=32)
+
+
+def losses_step(model: Any) -> Callable:
+    """A model's train step `(state, data)` without gradients: the optimizer gets zeros."""
+
+    def step(state: tuple, data: Any) -> tuple:
+        trainable, non_trainable, optimizer, metrics = state
+        x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
+        _, (loss, y_pred, non_trainable, metrics) = model.compute_loss_and_updates(
+            trainable,
+            non_trainable,
+            metrics,
+            x,
+            y,
+            sample_weight,
+            training=True,
+            optimizer_variables=optimizer,
+        )
+        zeros = [jax.numpy.zeros_like(w) for w in trainable]
+        trainable, optimizer = model.optimizer.stateless_apply(optimizer, zeros, trainable)
+        logs, metrics = model._update_metrics_variables(metrics, loss, x, y, y_pred, sample_weight)
+        return logs, (trainable, non_trainable, optimizer, metrics)
+
+    return step
 
 
 def eagerly(f: Callable) -> Callable:

@@ -223,10 +223,10 @@ def _lies_in(target: Any, value: Tensor) -> bool:
     return handle is tf.compat.v1.get_default_graph().capture(_native(target).handle)
 
 
-def normal(shape: tuple[int, ...], seed: int, step: Any, number: int) -> Tensor:
+def normal(shape: tuple[int, ...], seed: Any, step: Any, number: Any) -> Tensor:
     """Standard normal numbers that follow from seed, step and number."""
-    pair = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)])
-    folded = tf.random.experimental.stateless_fold_in(pair, tf.constant(number, tf.int64))
+    pair = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
+    folded = tf.random.experimental.stateless_fold_in(pair, tf.cast(number, tf.int64))
     return tf.random.stateless_normal(shape, folded)
 
 
@@ -347,6 +347,14 @@ def jacobian_at(
 def mapped(f: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """`f` of each row, stacked."""
     return tf.map_fn(f, rows)
+
+
+def values(f: Callable[[list], Tensor], population: list) -> Tensor:
+    """A scalar function at several points, which lie along the first axes; one at a time."""
+    return keras.ops.map(f, list(population))
+
+
+losses_step = common.losses_step
 
 
 def eagerly(f: Callable) -> Callable:

@@ -98,8 +98,8 @@ class EvaluatesLoss(Optimizer):
         step = super()._apply_dense
         try:
             (backend.eagerly(step) if self.runs_eagerly else step)(grads, variables)
-            # One is the gradient that Keras handed over.
-            self.evaluations.assign_add(1.0 + self.objective.evaluations)
+            objective = self.objective
+            self.evaluations.assign_add(objective.cost_of_step + objective.evaluations)
         finally:
             object.__setattr__(self, "objective", None)
 

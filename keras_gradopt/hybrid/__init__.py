@@ -58,7 +58,8 @@ class Combination(Composite):
 
     Attributes:
         evaluations: What all steps so far computed, in gradients of the loss: a Keras variable. The
-            gradient that Keras hands over counts in every step.
+            gradient that Keras hands over counts in every step, used or not; it is left out where
+            neither part uses any.
 
     Raises:
         ValueError: A part was built before, is none, or is in both.
@@ -115,7 +116,7 @@ class Combination(Composite):
     @property
     def asks_gradient(self) -> bool:
         """Whether a part makes use of the gradient."""
-        return any(getattr(part, "asks_gradient", True) for part in self.parts)
+        return any(map(nested.asks_gradient, self.parts))
 
     # ------------------------------------------------------------------ the step
 
@@ -146,7 +147,8 @@ class Combination(Composite):
         backend.one_of(self.turn(), [step(0), step(1)], self._all_variables())
         if around is not None:
             # What is around the combination counts Keras' gradient itself.
-            around.evaluations += ops.convert_to_tensor(self.evaluations) - before - 1.0
+            spent = ops.convert_to_tensor(self.evaluations) - before
+            around.evaluations += spent - around.cost_of_step
 
     def step_with(self, part: Any, grads: list[Tensor], variables: list[Variable]) -> None:
         """One step of a part, with what it evaluates.

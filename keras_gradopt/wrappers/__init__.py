@@ -13,7 +13,7 @@ import keras
 from keras import ops
 from keras.src.utils import tracking
 
-from keras_gradopt import backend, registry
+from keras_gradopt import backend, nested, registry
 from keras_gradopt.arguments import Hyperparameters
 from keras_gradopt.composite import Composite, accumulated
 from keras_gradopt.optimizer import Optimizer, compute_dtype
@@ -61,6 +61,12 @@ class Wrapper(Composite):
     def inner_optimizer(self) -> keras.optimizers.Optimizer:
         """The inner optimizer, under the name by which Keras' callbacks look for it."""
         return self.inner
+
+    @property
+    def asks_gradient(self) -> bool:
+        """Whether the inner optimizer makes use of the gradient, or the wrapper itself."""
+        reads = self.keeps_gradients or type(self).before is not Wrapper.before
+        return reads or nested.asks_gradient(self.inner)
 
     # ------------------------------------------------------------------ what a wrapper declares
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ Tensor = Any
 # Tensors of fewer entries take less time to copy together than to be called for one by one.
 _SMALL = 16_384
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+# What torch.func says of functions that it cannot map.
+_NOT_TOGETHER = ("vmap", "functorch", "torch.func")
 
 train_step = common.stateful_train_step
 arithmetic = common.arithmetic
@@ -176,11 +180,13 @@ def apply(step: Callable, grads: list, variables: list) -> None:
         step(grads, variables)
 
 
-def normal(shape: tuple[int, ...], seed: int, step: Any, number: int) -> Tensor:
+def normal(shape: tuple[int, ...], seed: Any, step: Any, number: Any) -> Tensor:
     """Standard normal numbers that follow from seed, step and number."""
     generator = torch.Generator(device=get_device())
     # Three odd multipliers keep neighbouring seeds, steps and numbers apart.
-    mixed = seed * 0x9E3779B97F4A7C15 + int(step) * 0xC2B2AE3D27D4EB4F + number * 0x165667B19E3779F9
+    numbers = (int(seed), int(step), int(number))
+    odd = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
+    mixed = sum(map(operator.mul, numbers, odd))
     generator.manual_seed(mixed % 2**63)
     return torch.randn(shape, generator=generator, device=generator.device)
 
@@ -288,6 +294,25 @@ def jacobian_at(
 def mapped(f: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """`f` of each row, stacked."""
     return torch.stack([f(row) for row in rows])
+
+
+def values(f: Callable[[list], Tensor], population: list) -> Tensor:
+    """A scalar function at several points, which lie along the first axes; some at a time.
+
+    One after the other where it reads values on its way, which `torch.func` cannot follow.
+    """
+    together = torch.func.vmap(lambda *ws: f(list(ws)), randomness="same", chunk_size=32)
+    try:
+        return together(*population)
+    except RuntimeError as error:
+        if not any(word in str(error) for word in _NOT_TOGETHER):
+            raise
+        return torch.stack([f([w[i] for w in population]) for i in range(len(population[0]))])
+
+
+def losses_step(model: Any) -> Callable:
+    """`common.losses_step`, of which torch is to record nothing."""
+    return torch.no_grad()(common.losses_step(model))
 
 
 def eagerly(f: Callable) -> Callable:

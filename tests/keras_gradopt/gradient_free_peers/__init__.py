@@ -1,0 +1,1 @@
+"""Peers of the gradient-free rules that are no test dependencies, recorded."""
