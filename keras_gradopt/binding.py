@@ -14,6 +14,7 @@ from keras import ops
 from keras_gradopt import backend, nested
 from keras_gradopt.callbacks.evaluation_weights import EvaluationWeights, averaging_optimizer
 from keras_gradopt.callbacks.search_report import SearchReport, searching_optimizer
+from keras_gradopt.callbacks.switch_report import SwitchReport, switching_optimizer
 from keras_gradopt.full_pass import FullPass, FullPasses
 from keras_gradopt.objective import Objective, bound, loss_watched, offered
 from keras_gradopt.optimizer import Optimizer
@@ -27,11 +28,12 @@ def bind(model: keras.Model, dataset: Any = None) -> keras.Model:
     Sets the instance's train step to the model's own one inside a context in which the optimizer
     finds an `Objective` (SAM, ...); afterwards it hands the loss to schedules that follow it
     (`ReduceOnPlateau`). `fit`, `evaluate` and `predict` get the callback `EvaluationWeights` where
-    the optimizer averages weights; `fit` gets `SearchReport` where it searches by the loss. With
-    any other optimizer all is the model's own. Nothing but this instance changes. Keras does not
-    save it: bind again after `load_model` or `clone_model`. For optimizers that see losses only the
-    step is Keras' without its gradient, so that the loss need not have one; a model with a
-    `train_step` of its own keeps that.
+    the optimizer averages weights; `fit` gets `SearchReport` where it searches by the loss, and
+    `SwitchReport` where it is made of parts that take turns. With any other optimizer all is the
+    model's own. Nothing but this instance changes. Keras does not save it: bind again after
+    `load_model` or `clone_model`. For optimizers that see losses only the step is Keras' without
+    its gradient, so that the loss need not have one; a model with a `train_step` of its own keeps
+    that.
     Binding twice is binding once; what the second call says counts.
 
     Optimizers that need the gradient over all data (`needs` is "dataset") get it from `dataset`, in
@@ -141,7 +143,7 @@ class LossWatch:
     def is_needed(self) -> bool:
         """Whether the optimizer, or one inside it, follows the loss."""
         return any(
-            isinstance(o, Optimizer) and o._observers()
+            isinstance(o, Optimizer) and o.follows_loss
             for o in nested.all_of(self._model.optimizer)
         )
 
@@ -217,6 +219,10 @@ def _with_callbacks(model: keras.Model, name: str, full_pass: FullPass) -> Calla
         searches = searching_optimizer(model) is not None
         if name == "fit" and searches and not any(isinstance(c, SearchReport) for c in listed):
             listed.append(SearchReport())
+        switches = switching_optimizer(model) is not None
+        if name == "fit" and switches and not any(isinstance(c, SwitchReport) for c in listed):
+            # After the search's, which may be what makes it switch.
+            listed.append(SwitchReport())
         if name == "fit" and full_pass.rule is not None:
             weights = {w: given.arguments.get(w) for w in ("sample_weight", "class_weight")}
             full_pass.prepare(given.arguments.get("batch_size"), weights)

@@ -8,7 +8,7 @@ import math
 import re
 from typing import Any
 
-from keras_gradopt import registry
+from keras_gradopt import nested, registry
 from keras_gradopt.arguments import Arguments, serialize
 from keras_gradopt.optimizer import Optimizer
 
@@ -214,8 +214,8 @@ def state_multiple(optimizer: Any) -> float:
     if hasattr(optimizer, "vector_slots"):
         entries += [math.prod(slot.shape or ()) for slot in optimizer.vector_slots(size)]
     own = sum(n for n in entries if n > 1) / size
-    inner = getattr(optimizer, "inner", None)
-    return own + (state_multiple(inner) if isinstance(inner, Optimizer) else 0.0)
+    inside = [part for part in nested.inside(optimizer) if isinstance(part, Optimizer)]
+    return own + sum(map(state_multiple, inside))
 
 
 def _one_line(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +63,12 @@ class Objective(ModelLoss):
         self._random_state = backend.random_state()
         self._loss_scale = loss_scale
         self.evaluations: Any = 0.0
+
+    def apart(self) -> Objective:
+        """The same loss, with a count of evaluations of its own that begins at 0."""
+        found = copy.copy(self)
+        found.evaluations = 0.0
+        return found
 
     def examples(self) -> Any:
         """How many examples the minibatch has, a number or a scalar."""

@@ -263,6 +263,30 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
                 name=f"{_flat_name(variable)}_{slot.name}",
             )
 
+    def start_from(self, variables: Sequence[Variable]) -> None:
+        """Begins the state anew at the variables' present values, as if it had just been built.
+
+        Steps that were counted stay counted, and averages by `use_ema` and accumulated gradients
+        stay as they are: before the first step there are none.
+
+        Args:
+            variables: Those of `build`.
+        """
+        with backend.no_gradient():
+            targets, values = [], []
+            for v, kept in zip(variables, map(self._slots_of, variables), strict=True):
+                (w,) = backend.read([v], [compute_dtype(v)])
+                for slot, state in zip(self.slots_for(v) if kept else (), kept, strict=True):
+                    targets.append(state)
+                    values.append(ops.cast(slot.start(w), state.dtype))
+            for name, slot in self._all_shared_slots().items():
+                targets.append(self._shared[name])
+                values.append(ops.cast(slot.start(None), self._shared[name].dtype))
+            backend.write(self, targets, values)
+
+    def _slots_of(self, variable: Variable) -> list[Variable]:
+        return self._slots[self._index_of(variable)]
+
     # ------------------------------------------------------------------ the step as Keras calls it
 
     def apply(self, grads: Sequence[Tensor], trainable_variables: Any = None) -> None:
@@ -381,6 +405,11 @@ class Optimizer(Rule, keras.optimizers.Optimizer):
                 new = schedule.observed(loss, old)
                 names = list(schedule.state)
                 backend.write(self, [schedule.state[n] for n in names], [new[n] for n in names])
+
+    @property
+    def follows_loss(self) -> bool:
+        """Whether it wants `observe` to be called with each loss."""
+        return bool(self._observers())
 
     def _check_observed(self) -> None:
         if not self._follows_loss or self._is_observed or is_loss_watched():

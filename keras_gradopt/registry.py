@@ -23,7 +23,7 @@ OPTIMIZER_FAMILIES = (
     "learned",
     "wrappers",
 )
-OTHER_FAMILIES = ("transforms", "schedules")
+OTHER_FAMILIES = ("transforms", "schedules", "switches")
 
 
 def members(package: str) -> dict[str, type]:

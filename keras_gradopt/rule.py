@@ -45,7 +45,7 @@ class Rule(Arguments):
     finds_its_rate: ClassVar[bool] = False
     # True for rules that train one set of weights and are judged by another, an average of it:
     # they define `evaluation_weights` and `training_weights`.
-    averages_weights: ClassVar[bool] = False
+    averages_weights: bool = False
     # Whether half-precision weights get a companion that holds the digits they drop.
     keeps_lost_digits: ClassVar[bool] = True
     # Gradients of the loss that one step evaluates, the one Keras hands over included.

@@ -36,7 +36,9 @@ KERAS_INSIDERS = (
     "keras_gradopt/batch_norm.py",  # finds layers within layers
     "keras_gradopt/layers.py",  # so does this
     "keras_gradopt/likelihood.py",  # the parts of a compiled loss, and how Keras reduces one
-    "keras_gradopt/wrappers/__init__.py",  # the base class that holds Keras' own optimizers
+    "keras_gradopt/composite.py",  # the base class that holds Keras' own optimizers
+    "keras_gradopt/wrappers/__init__.py",  # steps them
+    "keras_gradopt/hybrid/__init__.py",  # so does this
     "keras_gradopt/backend/",  # each trainer's own ways
 )
 # Where Keras' classes and trainers are written: their underscore names are private to Keras.
@@ -56,21 +58,28 @@ KERAS_SOURCES = (
 )
 
 OPTIMIZER_FAMILIES = ("gradient", "closure", "gradient_free", "hybrid", "learned", "wrappers")
-FAMILIES = (*OPTIMIZER_FAMILIES, "transforms", "schedules", "sampling", "callbacks")
+FAMILIES = (*OPTIMIZER_FAMILIES, "transforms", "schedules", "switches", "sampling", "callbacks")
 # A family may take another's sign on the door (its __init__), never one of its rules, and says why.
 NEIGHBOURS: dict[tuple[str, str], str] = {
     ("closure", "wrappers"): "SAM moves the weights, then lets an inner optimizer take the step",
+    ("hybrid", "switches"): "a hybrid keeps the state of its switch and asks it after each step",
 }
 # Files of a family folder that may import the backend, each with its reason.
 BACKEND_USERS: dict[str, str] = {
     "keras_gradopt/closure/__init__.py": "keeps torch.compile away from steps it cannot follow",
+    "keras_gradopt/hybrid/__init__.py": (
+        "the base class lets one part step inside a branch, which each backend has in its own way"
+    ),
     "keras_gradopt/wrappers/__init__.py": (
         "the base class steps Keras' own optimizers, which assign in each backend's own way"
     ),
 }
 
 # Places that may say an optimizer's name as a string: the hurdle, which is Keras' own default.
-NAME_EXCEPTIONS: dict[str, frozenset[str]] = {}
+NAME_EXCEPTIONS: dict[str, frozenset[str]] = {
+    # The folder, which is called like the first of its rules.
+    "keras_gradopt/registry.py": frozenset({"hybrid"}),
+}
 
 
 @dataclass(frozen=True)

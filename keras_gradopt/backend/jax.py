@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 import jax.extend.core
+import keras
 import numpy as np
 from keras import ops
+from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.trainers.data_adapters import data_adapter_utils
 
 from keras_gradopt.backend import common, engine
@@ -75,6 +77,45 @@ def stepping_inner(optimizer: Any) -> contextlib.AbstractContextManager:
     """Nothing to change: Keras' own optimizers step their variables in place."""
     del optimizer
     return contextlib.nullcontext()
+
+
+def one_of(
+    number: Tensor, functions: Sequence[Callable[[], None]], variables: Sequence[Any]
+) -> None:
+    """Runs one of several functions, and nothing of the others.
+
+    Args:
+        number: Which: an integer scalar, traced in a compiled step.
+        functions: They assign to variables.
+        variables: All those that any of them may assign to.
+    """
+    try:
+        known = int(number)
+    except TypeError:  # traced
+        pass
+    else:
+        functions[known]()
+        return
+    around = get_stateless_scope() if in_stateless_scope() else None
+    variables = list({id(v): v for v in variables}.values())
+
+    def branch(function: Callable[[], None]) -> Callable[[list], list]:
+        def run(values: list) -> list:
+            with keras.StatelessScope() as scope:
+                # What is assigned here must not leave the branch but as a value.
+                scope.state_mapping.update(around.state_mapping if around else {})
+                scope.state_mapping.update(
+                    {id(v): x for v, x in zip(variables, values, strict=True)}
+                )
+                function()
+            return [scope.get_current_value(v) for v in variables]
+
+        return run
+
+    before = [v.value for v in variables]
+    after = jax.lax.switch(ops.cast(number, "int32"), [branch(f) for f in functions], before)
+    for variable, value in zip(variables, after, strict=True):
+        variable.assign(value)
 
 
 def replicas() -> int:

@@ -170,6 +170,32 @@ def stepping_inner(optimizer: Any) -> Iterator[None]:
             object.__delattr__(optimizer, name)
 
 
+def one_of(
+    number: Tensor, functions: Sequence[Callable[[], None]], variables: Sequence[Any]
+) -> None:
+    """Runs one of several functions, and nothing of the others.
+
+    Args:
+        number: Which: an integer scalar, symbolic in a graph.
+        functions: They assign to variables.
+        variables: All those that any of them may assign to.
+    """
+    del variables
+    number = tf.cast(number, tf.int32)
+    if not tf.is_symbolic_tensor(number):
+        functions[int(number)]()
+        return
+
+    def branch(function: Callable[[], None]) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            function()
+            return tf.zeros(())
+
+        return run
+
+    tf.switch_case(number, [branch(f) for f in functions])
+
+
 def replicas() -> int:
     """Copies of the model that train in step under the strategy in scope."""
     return int(tf.distribute.get_strategy().num_replicas_in_sync)

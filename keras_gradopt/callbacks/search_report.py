@@ -14,7 +14,8 @@ class SearchReport(keras.callbacks.Callback):
     """Stops `fit` where no step of a whole epoch moved the weights, with the optimizer's reason.
 
     For optimizers that search by the loss: a minimum is reached to the last digit, or no step is
-    found. The weights stay as they are. A bound model has this callback by itself.
+    found. The weights stay as they are. A hybrid whose first part has come to its end goes on with
+    the other part instead. A bound model has this callback by itself.
 
     Raises:
         ValueError: The model's optimizer does not search.
@@ -49,6 +50,9 @@ class SearchReport(keras.callbacks.Callback):
             )
         reason, is_failure = optimizer.verdict(self._steps)
         if reason is None:
+            return
+        if hasattr(optimizer, "hand_over") and optimizer.hand_over(search_ended=True):
+            # What comes next may find more; the switch's own report says what happened.
             return
         self.model.stop_training = True
         message = f"{type(optimizer).__name__} stops after epoch {epoch + 1}: {reason}."

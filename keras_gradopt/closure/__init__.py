@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from keras import ops
 
-from keras_gradopt import backend
+from keras_gradopt import backend, nested
 from keras_gradopt import objective as objectives
 from keras_gradopt.arguments import Hyperparameters, positive_int
 from keras_gradopt.objective import Objective
@@ -44,7 +44,7 @@ class EvaluatesLoss(Optimizer):
         Raises:
             ValueError: Gradients are accumulated: the loss at hand is one minibatch's only.
         """
-        for optimizer in (self, getattr(self, "inner", None)):
+        for optimizer in nested.all_of(self):
             if getattr(optimizer, "gradient_accumulation_steps", None):
                 raise ValueError(
                     f"{type(self).__name__} evaluates the loss of one minibatch and cannot "

@@ -14,17 +14,16 @@ from keras import ops
 from keras.src.utils import tracking
 
 from keras_gradopt import backend, nested, registry
-from keras_gradopt.arguments import Hyperparameters, serialize
+from keras_gradopt.arguments import Hyperparameters
+from keras_gradopt.composite import Composite, accumulated
 from keras_gradopt.optimizer import Optimizer, compute_dtype
 from keras_gradopt.slot import Slot
 
 Tensor = Any
 Variable = Any
-# Of the common arguments these are the wrapper's; the others act where the gradient is used.
-_OWN_BASE_ARGUMENTS = ("name", "loss_scale_factor")
 
 
-class Wrapper(Optimizer):
+class Wrapper(Composite):
     """Base of optimizers that change another optimizer's step.
 
     One step calls `before` on the gradients, then the inner optimizer's own `apply`, then `after`
@@ -41,8 +40,6 @@ class Wrapper(Optimizer):
         ValueError: `inner` was built before, or a common argument belongs to it.
     """
 
-    # The inner optimizer keeps them.
-    keeps_lost_digits = False
     # Copies the weights before the inner step, for rules whose `after` reads them.
     keeps_previous: ClassVar[bool] = False
     # Hands `after` the gradient of the inner optimizer's real step, for rules that read it.
@@ -50,34 +47,15 @@ class Wrapper(Optimizer):
 
     @tracking.no_automatic_dependency_tracking
     def __init__(self, inner: Any, **kwargs: Any) -> None:
-        misplaced = sorted(
-            set(kwargs) & set(Optimizer.argument_defaults()) - set(_OWN_BASE_ARGUMENTS)
-        )
-        if misplaced:
-            raise ValueError(
-                f"{type(self).__name__} takes {', '.join(misplaced)} through its inner optimizer: "
-                f"give it to `inner` instead."
-            )
-        inner = _made(inner)
-        if inner.built:
-            raise ValueError(
-                f"inner must be an optimizer that was not used yet, received {inner.name!r}, which "
-                "was built on a model's variables. Make a new one."
-            )
-        super().__init__(learning_rate=0.0, **kwargs)
-        self.inner = inner
-        if inner.loss_scale_factor is not None:
-            # Gradients are unscaled once, before `before` sees them.
-            self.loss_scale_factor = inner.loss_scale_factor
-            inner.loss_scale_factor = None
+        super().__init__({"inner": inner}, **kwargs)
 
     @classmethod
     def example(cls, **base_arguments: Any) -> Wrapper:
         """Around the gradient rule with the least state, which takes the common arguments."""
-        own = {k: base_arguments.pop(k) for k in _OWN_BASE_ARGUMENTS if k in base_arguments}
+        own, inner = cls.split_arguments(base_arguments)
         rules = registry.members(f"{registry.PACKAGE}.gradient").values()
         plainest = min(rules, key=lambda rule: len(rule().slots((1,))))
-        return cls(plainest(**base_arguments), **own)
+        return cls(plainest(**inner), **own)
 
     @property
     def inner_optimizer(self) -> keras.optimizers.Optimizer:
@@ -137,20 +115,12 @@ class Wrapper(Optimizer):
 
     # ------------------------------------------------------------------ the step
 
-    @tracking.no_automatic_dependency_tracking
-    def build(self, variables: Sequence[Variable]) -> None:
-        """Creates the inner optimizer's state and the wrapper's own."""
-        if self.built:
-            return
-        self.inner.build(list(variables))
-        super().build(variables)
-
     def _create_state(self, variables: list[Variable]) -> None:
         super()._create_state(variables)
         self._gradient_sums = [
             self._state_beside(v, Slot("gradient_sum"))
             for v in variables
-            if self.keeps_gradients and _accumulated(self.inner)
+            if self.keeps_gradients and accumulated(self.inner)
         ]
 
     def _apply_dense(self, grads: list[Tensor], variables: list[Variable]) -> None:
@@ -179,7 +149,7 @@ class Wrapper(Optimizer):
         ws, slots, shared = self.after(old, state["ws"], gs, state["slots"], state["shared"], h)
         new = {"ws": ws, "slots": slots, "shared": shared}
         kept = {name: state[name] for name in new}
-        if _accumulated(self.inner):
+        if accumulated(self.inner):
             new = keras.tree.map_structure(lambda a, b: ops.where(stepped, a, b), new, kept)
         self._write(variables, new)
 
@@ -187,7 +157,7 @@ class Wrapper(Optimizer):
         self, gs: list[Tensor], variables: list[Variable], stepped: Tensor
     ) -> list[Tensor]:
         """The mean gradient of the minibatches since the last real step, this one included."""
-        parts = _accumulated(self.inner)
+        parts = accumulated(self.inner)
         if not parts:
             return gs
         sums = [self._gradient_sums[self._get_variable_index(v)] for v in variables]
@@ -195,24 +165,7 @@ class Wrapper(Optimizer):
         backend.write(self, sums, [ops.where(stepped, ops.zeros_like(g), g) for g in gs])
         return [g / parts for g in gs]
 
-    def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Any) -> None:
-        """Not defined for one variable alone: the inner optimizer steps all of them."""
-        raise NotImplementedError(
-            f"{type(self).__name__} steps all variables together: call apply(grads, variables)."
-        )
-
-    def transition(self, *args: Any, **kwargs: Any) -> Any:
-        """Not defined: the inner optimizer may be one of Keras' own, which is no pure function."""
-        raise NotImplementedError(
-            f"{type(self).__name__} has no pure step: call apply or stateless_apply."
-        )
-
     # ------------------------------------------------------------------ Keras' own interface
-
-    @property
-    def variables(self) -> list[Variable]:
-        """The wrapper's variables, then the inner optimizer's."""
-        return self._variables[:] + self.inner.variables
 
     @property
     def iterations(self) -> Any:
@@ -250,39 +203,3 @@ class Wrapper(Optimizer):
             self.put_evaluation_weights(var_list)
         else:
             self.inner.finalize_variable_values(var_list)
-
-    def exclude_from_weight_decay(
-        self, var_list: Sequence[Variable] | None = None, var_names: Sequence[str] | None = None
-    ) -> None:
-        """Excludes variables from the inner optimizer's weight decay."""
-        self.inner.exclude_from_weight_decay(var_list, var_names)
-
-    def set_weights(self, weights: Sequence[Any]) -> None:
-        """Sets the wrapper's and the inner optimizer's state, in the order of `variables`."""
-        own = len(self._variables)
-        super().set_weights(weights[:own])
-        self.inner.set_weights(weights[own:])
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, ready for JSON; `from_config` takes them back."""
-        config = {"name": self.name, "loss_scale_factor": self.loss_scale_factor}
-        return {**config, **self.arguments_config(), "inner": serialize(self.inner)}
-
-
-def _made(inner: Any) -> keras.optimizers.Optimizer:
-    if isinstance(inner, str) and ">" not in inner:
-        inner = keras.optimizers.get(inner)
-    elif isinstance(inner, str | dict):
-        inner = registry.get(inner)
-    if not isinstance(inner, keras.optimizers.Optimizer):
-        raise ValueError(
-            "inner must be a Keras optimizer, its name or its config, received "
-            f"{inner!r} of type {type(inner).__name__}."
-        )
-    return inner
-
-
-def _accumulated(optimizer: Any) -> int:
-    """Minibatches to a real step of an optimizer or of one inside it; 0 is no accumulation."""
-    inner = getattr(optimizer, "inner_optimizer", None)
-    return optimizer.gradient_accumulation_steps or (0 if inner is None else _accumulated(inner))

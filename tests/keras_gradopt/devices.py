@@ -83,6 +83,14 @@ def cases() -> dict[str, Callable[[], Any]]:
         "around Keras": lambda: kg.Lookahead(
             keras.optimizers.AdamW(0.02, gradient_accumulation_steps=2, use_ema=True, **clipped)
         ),
+        "one after the other": lambda: kg.Hybrid(
+            kg.SGD(0.1, momentum=0.9, **clipped),
+            kg.Lookahead(keras.optimizers.AdamW(0.02), sync_period=2),
+            switch=kg.switches.OnGradientNoise(1e-3, patience=1, warmup_steps=2),
+        ),
+        "by turns": lambda: kg.Interleave(
+            kg.SGD(0.1, momentum=0.9, **clipped), kg.Adam(0.02), first_steps=2
+        ),
         # Without clipping, which Keras does in each replica before the sum.
         "Keras alone": lambda: keras.optimizers.AdamW(0.02),
     }

@@ -46,8 +46,7 @@ CAPTION = (
 )
 # Where a step takes long on the host and the rate is a share of the way, one path will do.
 AT_DEFAULT = (
-    f"The path of {STEPS} steps with default arguments.\n"
-    "The two weights are a matrix of one row."
+    f"The path of {STEPS} steps with default arguments.\nThe two weights are a matrix of one row."
 )
 AVERAGED = "\nDrawn is the average, by which one evaluates, not the weights in training."
 

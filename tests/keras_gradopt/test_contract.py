@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -574,5 +575,6 @@ def test_arguments_outside_their_range_are_refused_by_name(cls: type) -> None:
 
 
 def _with(cls: type, name: str, value: Any) -> Any:
-    needs_inner = "inner" in cls.argument_defaults()
-    return cls(*([kg.SGD()] if needs_inner else []), **{name: value})
+    needs_parts = inspect.Parameter.empty in cls.argument_defaults().values()
+    given = cls.example().get_config() if needs_parts else {}
+    return cls.from_config({**given, name: value})

@@ -95,6 +95,21 @@ def stepping_inner(optimizer: Any) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
+@torch.compiler.disable
+def one_of(
+    number: Tensor, functions: Sequence[Callable[[], None]], variables: Sequence[Any]
+) -> None:
+    """Runs one of several functions, and nothing of the others.
+
+    Args:
+        number: Which: an integer scalar. An accelerator is waited for.
+        functions: They assign to variables.
+        variables: All those that any of them may assign to.
+    """
+    del variables
+    functions[int(number)]()
+
+
 def replicas() -> int:
     """One program: torch's own wrappers copy the process."""
     return 1
