@@ -20,8 +20,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import scipy.stats
 from rich.table import Table
 
 from benchmarks.parts import machine, results
@@ -106,6 +104,8 @@ def cma_es_row(cell: Cell) -> list[str]:
 
     The p-values are those of Fisher's exact test that successes are alike.
     """
+    import scipy.stats
+
     reached = {k: [v for v in cell[k] if v is not None] for k in LIBRARIES}
     medians = {k: statistics.median(v) if v else None for k, v in reached.items()}
     row = [cell["title"], str(cell["size"])]
@@ -150,6 +150,9 @@ def measure_hybrid(cells: list[Cell]) -> Iterator[None]:
 
 def hybrid_table(cells: list[Cell]) -> tuple[list[str], list[list[str]]]:
     """Medians and quartiles of the final losses, and whether the hybrid's are smaller by chance."""
+    import numpy as np
+    import scipy.stats
+
     headings = ["problem", "method", "evaluations", "final loss: median (quartiles)"]
     headings += ["seeds on which the hybrid is lower", "p"]
     rows = []
