@@ -162,7 +162,8 @@ def compared(ours: list[float], theirs: list[float]) -> tuple[float, int, float]
 def tables(report: dict[str, Any]) -> str:
     """Two tables in Markdown: final losses, then the learned ones against Adam and the best."""
     cells = report["cells"].values()
-    labels = list(dict.fromkeys(label for cell in cells for label in cell["ends"]))
+    found = dict.fromkeys(label for cell in cells for label in cell["ends"])
+    labels = [*RATES, *sorted(found.keys() - RATES.keys())]
     lines = ["Median final loss (the tuned learning rate in brackets):", ""]
     lines += [row(["problems", "steps", "runs", *labels]), row(["---"] * (3 + len(labels)))]
     for cell, length in rows(report):
@@ -181,12 +182,12 @@ def tables(report: dict[str, Any]) -> str:
         ]
         lines += ["", row(["problems", "steps", *others]), row(["---"] * (2 + len(others)))]
         for cell, length in rows(report):
-            found = []
+            cells_of_row = []
             for other in others:
                 ratio, won, p = compared(cell["ends"][label][length], cell["ends"][other][length])
                 text = f"{shown(ratio)}, {won}/{cell['problems']}, {p:.1g}"
-                found.append(f"**{text}**" if p < 0.01 else text)
-            lines.append(row([cell["title"], length, *found]))
+                cells_of_row.append(f"**{text}**" if p < 0.01 else text)
+            lines.append(row([cell["title"], length, *cells_of_row]))
     about = report["machine"]
     lines += [
         "",
@@ -210,7 +211,7 @@ def row(cells: list[str]) -> str:
 
 def shown(value: float) -> str:
     """A loss or a ratio in two digits."""
-    return f"{value:.2g}" if math.isfinite(value) and value < 1e6 else "diverged"
+    return f"{value:.2g}" if math.isfinite(value) else "diverged"
 
 
 def publish(report: dict[str, Any]) -> None:
@@ -231,12 +232,13 @@ def plot(report: dict[str, Any]) -> None:
     from matplotlib import pyplot as plt
 
     panels = list(rows(report))
+    labels = sorted(panels[0][0]["curves"], key=lambda label: (label not in RATES, label))
     columns = 4
     height = -(-len(panels) // columns)
     figure, axes = plt.subplots(height, columns, figsize=(4 * columns, 3 * height))
     for axis, (cell, length) in zip(axes.flat, panels, strict=False):
-        for label, curves in cell["curves"].items():
-            curve = np.array(curves[length])
+        for label in labels:
+            curve = np.array(cell["curves"][label][length])
             steps = np.arange(len(curve)) * max(1, int(length) // POINTS)
             style = "--" if label in RATES else "-"
             axis.plot(
@@ -247,9 +249,9 @@ def plot(report: dict[str, Any]) -> None:
         axis.tick_params(labelsize=7)
     for axis in list(axes.flat)[len(panels) :]:
         axis.axis("off")
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower right", fontsize=9)
-    figure.tight_layout()
+    handles, names = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="upper center", ncol=len(names), fontsize=10)
+    figure.tight_layout(rect=(0, 0, 1, 0.97))
     figure.savefig(FOLDER / "learned.png", dpi=70)
     plt.close(figure)
 

@@ -198,8 +198,10 @@ class _Student:
     ) -> None:
         self._task, self._rule = task, rule
         self._truncation, self._segments = truncation, segments
-        self._learning = unrolling.steps_of(rule, task, objective)
-        self._alone = unrolling.steps_of(rule, task, None)
+        # mypy asks of the class what it would of an instance: to be hashable.
+        steps_of: Any = unrolling.steps_of
+        self._learning = steps_of(rule, task, objective)
+        self._alone = steps_of(rule, task, None)
 
     def teach(self, learner: _Learner, rng: np.random.Generator, random_scaling: float) -> None:
         """One episode of fresh problems, in which the network learns."""
