@@ -92,6 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit("stopped; the same command with --keep goes on from here")
     if not given.tuned_only:
         report["cells"] = {name: report["cells"][name] for name in found if name in report["cells"]}
+        results.save(report, given.json)
         publish(report)
 
 
@@ -191,9 +192,11 @@ def tables(report: dict[str, Any]) -> str:
     about = report["machine"]
     lines += [
         "",
-        f"Made by `python -m benchmarks.learned` on {about['date']}: {about['processor']}, ",
+        (
+            f"Made by `python -m benchmarks.learned` on {about['date']}: {about['processor']}, "
+            f"Keras {about['keras']}, JAX {about['jax']}."
+        ),
     ]
-    lines[-1] += f"Keras {about['keras']}, {machine.backend()}."
     return "\n".join(lines)
 
 
