@@ -1,9 +1,9 @@
 """Every optimization method that practitioners know, as Keras 3 optimizers on three backends.
 
 The public names are the optimizer classes (`keras_gradopt.Adam`, ...), the folders `schedules`,
-`transforms`, `switches`, `callbacks`, `curvature` and `sampling`, the functions `bind`, `get`,
-`methods` and `update_batch_norm`; `Damping`, `Objective` and `Optimizer` are for those who write
-methods.
+`transforms`, `switches`, `callbacks`, `curvature`, `learned` and `sampling`, the functions `bind`,
+`get`, `methods` and `update_batch_norm`; `Damping`, `Objective` and `Optimizer` are for those who
+write methods.
 Importing this package does not import Keras; touching a class does.
 """
 
@@ -25,7 +25,7 @@ _FUNCTIONS = {
     "Optimizer": "optimizer",
     "update_batch_norm": "batch_norm",
 }
-_FOLDERS = (*registry.OTHER_FAMILIES, "callbacks", "curvature", "sampling")
+_FOLDERS = (*registry.OTHER_FAMILIES, "callbacks", "curvature", "learned", "sampling")
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import pages
+from benchmarks import learned, pages
 from benchmarks.parts import goals, plan, results, sets
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -347,3 +347,42 @@ def test_goals_are_found(mode: str, where: str, rule: str, other: str, bound: fl
 def test_the_pages_are_those_of_the_figures_beside_them() -> None:
     for name, text in pages.pages(pages.read(pages.RESULTS)).items():
         assert (pages.FOLDER / name).read_text("utf-8") == text, "run python -m benchmarks.pages"
+
+
+# --- learned optimizers ---
+
+
+def test_runs_of_a_learned_optimizer_are_compared_problem_by_problem() -> None:
+    theirs = [2.0, 4.2, 6.6, 9.2, 12.0, 15.0]
+    ours = [1.0, 2.0, 3.0, 4.0, 5.0, 30.0]
+    ratio, won, p = learned.compared(ours[:5], theirs[:5])
+    assert (won, p) == (5, 1 / 2**5)
+    assert ratio == pytest.approx(3.0 / 6.6)
+    assert learned.compared(ours, theirs)[1] == 5
+    assert learned.compared(theirs[:5], [math.inf] * 5)[1] == 5
+
+
+def test_the_page_on_learned_optimizers_says_what_was_measured() -> None:
+    report = json.loads(learned.FIGURES.read_text("utf-8"))
+    start, end = learned.MARKS
+    said = learned.PAGE.read_text("utf-8").partition(start)[2].partition(end)[0]
+    assert said.strip() == learned.tables(report).strip()
+
+
+@pytest.mark.skipif(os.environ.get("KERAS_BACKEND") != "jax", reason="its trainings are scans")
+def test_trainings_side_by_side_are_gradient_descent() -> None:
+    import numpy as np
+
+    import keras_gradopt as kg
+    from benchmarks.parts.episodes import CHUNK, Runner
+    from keras_gradopt.meta_training import Quadratics
+
+    task = Quadratics(size=3, problems=2)
+    losses = Runner(task, kg.SGD()).train(0.02, seed=4, steps=CHUNK)
+    (w,), draw = task.start(np.random.default_rng(4))
+    matrix, target = (d[0].astype("float64") for d in draw(1))
+    w = w.astype("float64")
+    for step in range(CHUNK):
+        rest = np.einsum("kij,kj->ki", matrix, w) - target
+        np.testing.assert_allclose(losses[step], (rest**2).sum(axis=1), rtol=1e-4)
+        w -= 0.02 * 2 * np.einsum("kij,ki->kj", matrix, rest)

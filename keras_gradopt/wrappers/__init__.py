@@ -44,10 +44,17 @@ class Wrapper(Composite):
     keeps_previous: ClassVar[bool] = False
     # Hands `after` the gradient of the inner optimizer's real step, for rules that read it.
     keeps_gradients: ClassVar[bool] = False
+    # Sets the rate of each of the inner optimizer's steps, for rules that define `rate`.
+    sets_rate: ClassVar[bool] = False
 
     @tracking.no_automatic_dependency_tracking
     def __init__(self, inner: Any, **kwargs: Any) -> None:
         super().__init__({"inner": inner}, **kwargs)
+        if self.sets_rate and not isinstance(self.inner.learning_rate, keras.Variable):
+            raise ValueError(
+                f"{type(self).__name__} sets the learning rate itself, received an inner optimizer "
+                f"({self.inner.name!r}) that follows a schedule. Give it a number to start from."
+            )
 
     @classmethod
     def example(cls, **base_arguments: Any) -> Wrapper:
@@ -89,6 +96,17 @@ class Wrapper(Composite):
         """
         del ws, slots, shared, h
         return gs
+
+    def rate(self, gs: list[Tensor], slots: list[tuple[Tensor, ...]], h: Hyperparameters) -> Tensor:
+        """The rate of the inner optimizer's step, where `sets_rate`.
+
+        Args:
+            gs: The gradients of the step (under accumulation the mean of its minibatches').
+            slots: Per variable, the wrapper's slots.
+            h: Hyper-parameters; `h.learning_rate` is the rate so far.
+        """
+        del gs, slots
+        return h.learning_rate
 
     def after(
         self,
@@ -139,11 +157,21 @@ class Wrapper(Composite):
         old = backend.frozen(variables) if self.keeps_previous else []
         old = [ops.cast(w, compute_dtype(v)) for w, v in zip(old, variables, strict=False)]
         handed_on = [ops.cast(g, v.dtype) for g, v in zip(gs, variables, strict=True)]
+        # A copy: torch writes into the variable's own tensor.
+        former = ops.copy(h.learning_rate) if self.sets_rate else None
+        if self.sets_rate:
+            means = self._mean_so_far(gs, variables)
+            h = h.replace(learning_rate=self.rate(means, state["slots"], h))
+            backend.write(self, [self.learning_rate], [h.learning_rate])
         with backend.stepping_inner(self.inner):
             self.inner.apply(handed_on, variables)
         if type(self).after is Wrapper.after:
             return
         stepped = ops.not_equal(ops.cast(self.inner.iterations, "int32"), before)
+        if former is not None and accumulated(self.inner):
+            # Without a step there was no use for another rate.
+            kept_rate = ops.where(stepped, h.learning_rate, former)
+            backend.write(self, [self.learning_rate], [kept_rate])
         gs = self._of_real_step(gs, variables, stepped) if self.keeps_gradients else []
         state["ws"] = backend.read(variables, [compute_dtype(v) for v in variables])
         ws, slots, shared = self.after(old, state["ws"], gs, state["slots"], state["shared"], h)
@@ -156,14 +184,23 @@ class Wrapper(Composite):
     def _of_real_step(
         self, gs: list[Tensor], variables: list[Variable], stepped: Tensor
     ) -> list[Tensor]:
+        """`_mean_so_far`, after which the next real step begins anew."""
+        parts = accumulated(self.inner)
+        if not parts:
+            return gs
+        means = self._mean_so_far(gs, variables)
+        sums = [self._gradient_sums[self._get_variable_index(v)] for v in variables]
+        new = [ops.where(stepped, ops.zeros_like(g), g * parts) for g in means]
+        backend.write(self, sums, new)
+        return means
+
+    def _mean_so_far(self, gs: list[Tensor], variables: list[Variable]) -> list[Tensor]:
         """The mean gradient of the minibatches since the last real step, this one included."""
         parts = accumulated(self.inner)
         if not parts:
             return gs
         sums = [self._gradient_sums[self._get_variable_index(v)] for v in variables]
-        gs = [s + g for s, g in zip(backend.read(sums), gs, strict=True)]
-        backend.write(self, sums, [ops.where(stepped, ops.zeros_like(g), g) for g in gs])
-        return [g / parts for g in gs]
+        return [(s + g) / parts for s, g in zip(backend.read(sums), gs, strict=True)]
 
     # ------------------------------------------------------------------ Keras' own interface
 
