@@ -14,24 +14,14 @@ import keras_gradopt as kg
 from keras_gradopt import backend
 from keras_gradopt.learned import network
 from keras_gradopt.learned.learned_optimizer import UNITS, lstm, preprocessed
+from tests.keras_gradopt.peers.learned import SHAPES, arrays, paper_features
+from tests.keras_gradopt.problems import network as small_model
 from tests.keras_gradopt.problems import (
-    assert_close,
-    gradients,
     regression_data,
-    start_weights,
-    train,
     values,
 )
-from tests.keras_gradopt.problems import network as small_model
 
-SHAPES = kg.LearnedOptimizer.shapes
 JIT = keras.backend.backend() == "jax"
-
-
-def arrays(seed: int = 0) -> dict[str, np.ndarray]:
-    """A network that nobody trained, whose steps are of order one."""
-    rng = np.random.default_rng(seed)
-    return {n: (0.5 * rng.normal(size=s)).astype("float32") for n, s in SHAPES.items()}
 
 
 # ---------------------------------------------------------------------- the arithmetic
@@ -58,54 +48,10 @@ def test_the_cell_is_that_of_torch() -> None:
     np.testing.assert_allclose(ops.convert_to_numpy(c), last[0].numpy(), rtol=1e-5, atol=1e-6)
 
 
-def paper_features(g: np.ndarray) -> np.ndarray:
-    """Appendix A with p = 10, in float64."""
-    size = np.abs(g)
-    with np.errstate(divide="ignore"):
-        large = np.stack([np.log(size) / 10, np.sign(g)], axis=-1)
-    small = np.stack([-np.ones_like(g), np.exp(10) * g], axis=-1)
-    return np.where((size >= np.exp(-10))[:, None], large, small)
-
-
 def test_gradients_are_preprocessed_as_in_the_paper() -> None:
     g = np.concatenate([s * np.geomspace(1e-12, 1e6, 37) for s in (-1, 1)] + [[0.0]])
     found = ops.convert_to_numpy(preprocessed(ops.convert_to_tensor(g.astype("float32"))))
     np.testing.assert_allclose(found, paper_features(g), rtol=2e-6, atol=1e-6)
-
-
-def reference(net: dict[str, np.ndarray], steps: int, rate: float) -> list:
-    """The whole rule in float64: two cells for each coordinate, by hand."""
-    net = {name: a.astype("float64") for name, a in net.items()}
-    ws = [w.astype("float64") for w in start_weights()]
-    memory = [[np.zeros((w.size, UNITS)) for _ in range(4)] for w in ws]
-
-    def sigmoid(x: np.ndarray) -> np.ndarray:
-        return 1 / (1 + np.exp(-x))
-
-    def cell(x: np.ndarray, h: np.ndarray, c: np.ndarray, layer: int) -> tuple:
-        gates = np.concatenate([x, h], axis=1) @ net[f"kernel_{layer}"] + net[f"bias_{layer}"]
-        i, f, z, o = np.split(gates, 4, axis=1)
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(z)
-        return sigmoid(o) * np.tanh(c), c
-
-    path = []
-    for step in range(steps):
-        gs = gradients(ws, step)
-        for k, g in enumerate(gs):
-            features = paper_features(g.ravel().astype("float64"))
-            first = cell(features, *memory[k][:2], 1)
-            second = cell(first[0], *memory[k][2:], 2)
-            memory[k] = [*first, *second]
-            u = second[0] @ net["kernel_out"] + net["bias_out"]
-            ws[k] = ws[k] + rate * u.reshape(ws[k].shape)
-        path.append(list(ws))
-    return path
-
-
-def test_the_rule_is_the_papers_network_for_each_coordinate() -> None:
-    net = arrays()
-    path = train(kg.LearnedOptimizer(0.02, weights=net), 20)
-    assert_close(path, reference(net, 20, 0.02), 1e-5)
 
 
 def test_the_state_is_eighty_numbers_for_each_parameter() -> None:
