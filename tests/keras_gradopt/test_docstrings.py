@@ -122,7 +122,8 @@ def test_the_catalogue_has_an_entry_for_every_optimizer() -> None:
         assert e.paper
         assert e.use.startswith("Use it")
         assert e.hyperparameters
-        assert e.gradient_evaluations_per_step >= 1
+        # A loss is a third of a gradient.
+        assert e.gradient_evaluations_per_step >= (1 / 3 if e.needs == "population" else 1)
 
 
 @pytest.mark.parametrize(
