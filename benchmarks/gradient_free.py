@@ -6,6 +6,7 @@ cma_es: evaluations until a target, and how often it is reached, over 25 seeds, 
 `cma` on four standard functions in 2 to 40 dimensions, in float64, each with its own draws.
 hybrid: final losses of a hybrid and of its parts at equal evaluations, on four problems with many
 minima, over 15 seeds; the test is Wilcoxon's signed-rank test on the losses of equal seeds.
+bayes: simple regret of Bayesian optimisation beside scikit-optimize's, on record, on two functions.
 thresholds: the accuracy of a network of hard thresholds, over 3 seeds.
 Results go on where they were interrupted.
 """
@@ -26,6 +27,7 @@ from benchmarks.parts import machine, results
 from benchmarks.parts.terminal import print_table
 
 SEEDS = 25
+BAYES_SEEDS = 15
 LIBRARIES = ("ours", "cmaes", "cma")
 HYBRID = "CMA-ES, then L-BFGS"
 Cell = dict[str, Any]
@@ -174,6 +176,47 @@ def hybrid_table(cells: list[Cell]) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
+# ---------------------------------------------------------------------- Bayesian optimisation
+
+
+def measure_bayes(cells: list[Cell]) -> Iterator[None]:
+    """Our regrets by function and seed; the peer's are on record."""
+    from benchmarks.parts import bayes
+    from benchmarks.parts.black_boxes import double_precision
+    from benchmarks.parts.boxes import BOXES
+
+    double_precision()
+    for name, box in BOXES.items():
+        cell = cell_of(cells, part="bayes", function=name, title=box.title)
+        found = cell.setdefault("regrets", [])
+        while len(found) < BAYES_SEEDS:
+            found.append([float(f"{r:.6g}") for r in bayes.ours(box, len(found))])
+            print(f"{name} {len(found) - 1}: {found[-1][-1]:.3g}", flush=True)
+            yield
+
+
+def regrets(cells: list[Cell]) -> dict[str, Any]:
+    """By function and method, shape (seeds, evaluations)."""
+    import numpy as np
+
+    from benchmarks.parts import bayes
+
+    own = {c["function"]: np.array(c["regrets"]) for c in cells if c["part"] == "bayes"}
+    return {
+        name: {**bayes.curves(name, range(len(ours)), ours_too=False), bayes.OURS: ours}
+        for name, ours in own.items()
+        if len(ours)
+    }
+
+
+def bayes_table(cells: list[Cell]) -> tuple[list[str], list[list[str]]]:
+    """Medians, worst runs and chance."""
+    from benchmarks.parts import bayes
+
+    found = regrets(cells)
+    return list(bayes.HEADINGS), [list(r) for n, f in found.items() for r in bayes.rows(n, f)]
+
+
 # ---------------------------------------------------------------------- hard thresholds
 
 
@@ -205,9 +248,15 @@ def thresholds_table(cells: list[Cell]) -> tuple[list[str], list[list[str]]]:
 MEASURES = {
     "cma_es": measure_cma_es,
     "hybrid": measure_hybrid,
+    "bayes": measure_bayes,
     "thresholds": measure_thresholds,
 }
-TABLES = {"cma_es": cma_es_table, "hybrid": hybrid_table, "thresholds": thresholds_table}
+TABLES = {
+    "cma_es": cma_es_table,
+    "hybrid": hybrid_table,
+    "bayes": bayes_table,
+    "thresholds": thresholds_table,
+}
 
 
 if __name__ == "__main__":

@@ -128,6 +128,12 @@ p is that of Wilcoxon's signed-rank test, over equal seeds, that the hybrid's lo
 smaller.
 """
 
+BAYES = """Simple regret: the distance of the best loss so far from the minimum, from the centre of
+the box; 15 seeds.
+scikit-optimize is `gp_minimize` with expected improvement, recorded in an environment of its own.
+p is that of a two-sided Mann-Whitney test on the last regrets.
+"""
+
 THRESHOLDS = """Every method may evaluate 200 000 losses of a minibatch of 256; three seeds.
 Adam trains what lies behind the thresholds, whose gradient is zero.
 """
@@ -145,6 +151,8 @@ def main() -> None:
     for report in reports:
         if report["script"] == "second_order":
             draw_all(report, given.folder)
+        if report["script"] == "gradient_free":
+            draw_searches(report, given.folder)
 
 
 def draw_all(report: Report, folder: Path) -> None:
@@ -153,6 +161,23 @@ def draw_all(report: Report, folder: Path) -> None:
 
     for cell in report["cells"]:
         draw(cell, second_order.BASELINE, folder / f"second_order_{cell['problem']}.png")
+
+
+def draw_searches(report: Report, folder: Path) -> None:
+    """The pictures of the page on searches without gradients."""
+    from benchmarks.parts import search_plots
+    from benchmarks.parts.boxes import BOXES
+
+    of = {part: [c for c in report["cells"] if c["part"] == part] for part in gradient_free.TABLES}
+    if of["cma_es"]:
+        file = folder / "gradient_free_cma_es.png"
+        search_plots.draw_cma_es(of["cma_es"], gradient_free.LIBRARIES, file)
+    if of["hybrid"]:
+        search_plots.draw_hybrids(of["hybrid"], folder / "gradient_free_hybrid.png")
+    if of["bayes"]:
+        found = gradient_free.regrets(report["cells"])
+        titled = {BOXES[name].title: curves for name, curves in found.items()}
+        search_plots.draw_regrets(titled, folder / "gradient_free_bayes.png")
 
 
 def read(folder: Path) -> list[Report]:
@@ -350,6 +375,7 @@ def gradient_free_sections(report: Report) -> Iterable[str]:
     parts = {
         "cma_es": ("CMA-ES", CMA_ES),
         "hybrid": ("A search first, gradients after", HYBRIDS),
+        "bayes": ("Bayesian optimisation", BAYES),
         "thresholds": ("A network of hard thresholds, digits", THRESHOLDS),
     }
     for part, (title, text) in parts.items():
@@ -358,6 +384,8 @@ def gradient_free_sections(report: Report) -> Iterable[str]:
             yield f"### {title}"
             yield one_line_per_sentence(text)
             yield table(headings, rows)
+            if part != "thresholds":
+                yield f"![The same as a picture](gradient_free_{part}.png)"
 
 
 def judged(ratio: float, bound: float | None) -> list[str]:

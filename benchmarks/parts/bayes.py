@@ -20,20 +20,22 @@ PEER_FILE = (
 OURS, PEER, RANDOM = "ours", "scikit-optimize", "random search"
 
 
-def curves(name: str, seeds: Iterable[int]) -> dict[str, np.ndarray]:
+def curves(name: str, seeds: Iterable[int], *, ours_too: bool = True) -> dict[str, np.ndarray]:
     """Simple regret after each evaluation, each started at the centre of the box.
 
     Args:
         name: A key of `BOXES`.
         seeds: Of ours and of random search; the peer's are those on record.
+        ours_too: Whether ours is run as well.
 
     Returns:
         By method, shape (seeds, evaluations).
     """
     seeds, box = list(seeds), BOXES[name]
     recorded = json.loads(PEER_FILE.read_text("utf-8"))["curves"][name]
+    own = {OURS: np.array([ours(box, seed) for seed in seeds])} if ours_too else {}
     return {
-        OURS: np.array([ours(box, seed) for seed in seeds]),
+        **own,
         PEER: np.array(recorded),
         RANDOM: np.array([random_search(box, seed) for seed in seeds]),
     }
