@@ -54,6 +54,9 @@ def test_every_optimizer_ends_at_the_same_weights(
         if name.startswith("NaturalGradient"):
             # Conjugate gradients magnify rounding, beside weights of 1e-3 to 1e-2 of those.
             allowed = 1e-2
+        if name.startswith("Hybrid"):
+            # Its second part begins where gradients are small, and divides them by their size.
+            allowed = 1e-4
         if registry.find(name.partition("/")[0]).wants_whole_data:
             # The loss is flat to its last digit within the root of that.
             allowed = 1e-3

@@ -49,8 +49,10 @@ def test_two_devices_train_as_one_does(found: dict[str, np.ndarray]) -> None:
         one, two = (found[f"{case}/{count}/{kind}/{number}/0"] for count in (1, 2))
         deviation = np.abs(one - two).max() / max(1e-2, np.abs(one).max())
         # 8 steps of float32 sums in another order; roots of matrices that hold few gradients' outer
-        # products keep half of the digits.
-        if not deviation <= (2e-2 if case.startswith("Shampoo") else 1e-5):
+        # products keep half of the digits, and a network that reads logarithms of small gradients
+        # magnifies their rounding.
+        allowed = {"Shampoo": 2e-2, "LearnedOptimizer": 5e-4}.get(case, 1e-5)
+        if not deviation <= allowed:
             far[case, kind, number] = float(deviation)
     assert not far
 

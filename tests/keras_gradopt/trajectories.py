@@ -39,8 +39,8 @@ def main(path: str) -> None:
         if cls.draws:
             continue
         given = {k: v for k, v in base_arguments().items() if k not in cls.refused}
-        if cls.wants_whole_data:
-            # Its rate is the first trial of a search.
+        if cls.wants_whole_data or getattr(cls, "sets_rate", False):
+            # Its rate is the first trial of a search, or learned.
             del given["learning_rate"]
         if cls.needs == "gradient":
             end = train(cls.example(**given), STEPS)[-1]
