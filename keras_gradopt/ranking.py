@@ -43,7 +43,7 @@ def rank_change(losses: Tensor, count: Tensor, theta: float = 0.2) -> Tensor:
         Transactions on Evolutionary Computation 2009, Algorithm 2; that one rank is always allowed
         is Hansen's code's.
     """
-    most = losses.shape[1]
+    most, count = losses.shape[1], ops.convert_to_tensor(count, losses.dtype)
     # Two equal losses that stand for missing points come last in either half.
     ranks = ops.cast(ops.reshape(order(ops.reshape(losses, (-1,))), (2, most)), losses.dtype)
     first, second = ranks[0], ranks[1]

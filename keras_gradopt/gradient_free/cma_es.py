@@ -185,7 +185,7 @@ class CMAES(GradientFree):
             found += [Slot("axes", shape, lambda _: ops.eye(size)), Slot("scales", (size,), 1.0)]
         if self.restarts:
             found += [Slot("restart", ()), Slot("mean", (size,)), Slot("first", (size,))]
-            found += [Slot("elite", (size,)), Slot("elite_loss", ()), Slot("search_loss", ())]
+            found += [Slot("elite", (size,)), Slot("elite_loss", ())]
         if self.handle_noise:
             most = self.chunk_size(size) * self.most_chunks(size)
             found += [Slot("sums", (2, most)), Slot("evaluated", ()), Slot("wanted", (), 1.0)]
@@ -290,7 +290,7 @@ class CMAES(GradientFree):
             shared = self._decomposed(shared, r)
         converged = self._has_converged(m, losses, shared, population)
         if self.restarts:
-            return self._restarted(m, best, converged, shared, h)
+            return self._restarted(m, losses, converged, shared, h)
         outcome = ops.where(converged, float(CONVERGED), shared[OUTCOME])
         return m, {**shared, OUTCOME: ops.cast(outcome, w.dtype)}
 
@@ -322,7 +322,7 @@ class CMAES(GradientFree):
         good = ops.maximum(weights, 0.0)
 
         def added(chunk: Any, z_mean: Tensor, y_mean: Tensor, spread: Tensor) -> tuple:
-            own = chunk * size + ops.arange(size)
+            own = chunk * size + ops.arange(size, dtype="int32")
             zs = self._zs(shared, h, chunk)
             ys = self._ys(shared, zs)
             share, signed = ops.take(good, own)[:, None], ops.take(weights, own)[:, None]
@@ -404,11 +404,12 @@ class CMAES(GradientFree):
         return converged
 
     def _restarted(
-        self, m: Tensor, best: Tensor, converged: Tensor, shared: State, h: Hyperparameters
+        self, m: Tensor, losses: Tensor, converged: Tensor, shared: State, h: Hyperparameters
     ) -> tuple[Tensor, State]:
         """A new search with twice the population where the last has converged, if any is left."""
-        begun = shared["age"] > 1
-        search_loss = ops.where(begun, ops.minimum(shared["search_loss"], best), best)
+        # Half of a generation is no better than this; a lucky point says nothing of the mean.
+        middle = ops.cast(self._population(shared)[None] / 2.0, "int32")
+        search_loss = ops.minimum(ops.take(ops.sort(losses), middle)[0], _HUGE)
         is_first = ops.equal(shared["restart"], 0)
         # In the first search there is nothing better to keep.
         better = is_first | (search_loss <= shared["elite_loss"])
@@ -424,7 +425,6 @@ class CMAES(GradientFree):
             "mean": ops.where(again, start, m),
             "elite": ops.where(converged | is_first, elite, shared["elite"]),
             "elite_loss": ops.where(converged | is_first, elite_loss, shared["elite_loss"]),
-            "search_loss": search_loss,
             "restart": shared["restart"] + ops.cast(again, m.dtype),
             OUTCOME: ops.cast(
                 ops.where(converged & ops.logical_not(again), float(CONVERGED), shared[OUTCOME]),

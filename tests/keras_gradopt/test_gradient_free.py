@@ -111,16 +111,20 @@ def test_a_population_in_chunks_is_one_population(monkeypatch: pytest.MonkeyPatc
 def test_restarts_double_the_population_and_keep_the_best_of_all_searches() -> None:
     optimizer = kg.CMAES(sigma=0.5, restarts=2, seed=1)
     optimizer.start([3.0, -2.0])
-    best, populations = np.inf, []
+    populations: list[int] = []
+    ends: list[float] = []
+    last = np.inf
     for _ in range(400):
         points = optimizer.ask()
+        if populations and len(points) != populations[-1]:
+            # Where the search before ended, a local minimum, was the best of its last points.
+            ends.append(last)
         populations.append(len(points))
         losses = [rastrigin(p) for p in points]
-        best = min(best, *losses)
+        last = min(losses)
         optimizer.tell(losses)
     assert list(dict.fromkeys(populations)) == [6, 12, 24]
-    # The end of a search is a local minimum, and the model keeps the best of the three.
-    assert rastrigin(mean_of(optimizer)) == pytest.approx(best, abs=1e-4)
+    assert rastrigin(mean_of(optimizer)) == pytest.approx(min(*ends, last), abs=1e-4)
     reason, is_failure = optimizer.verdict(1)
     assert "shrunk" in str(reason)
     assert not is_failure
@@ -307,19 +311,19 @@ def test_a_seed_at_the_start_is_a_seed_of_the_constructor() -> None:
 
 @every_rule
 def test_a_model_and_ask_and_tell_make_the_same_steps(cls: type) -> None:
-    start = np.array([[2.0], [-1.0], [0.5]], "float32")
-    x, y = np.eye(3, dtype="float32"), np.ones((3, 1), "float32")
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
-    model.layers[0].kernel.assign(start)
-    optimizer = cls.from_config({**search(cls).get_config(), "seed": 3})
-    kg.bind(model).compile(optimizer, "mse", jit_compile=JIT)
-    model.fit(x, y, batch_size=3, epochs=6, verbose=0)
-    free = search(cls)
-    free.start(start, 3)
-    for _ in range(6):
-        free.tell([np.mean((p - 1.0) ** 2) for p in free.ask()])
-    # The losses of the model are float32.
-    np.testing.assert_allclose(values(model.weights)[0][:, 0], mean_of(free), rtol=1e-3, atol=1e-4)
+    start = np.array([[2.0], [-1.0], [0.5]])
+    x, y = np.eye(3), np.ones((3, 1))
+    # In one precision: a decomposition in another may turn the axes round.
+    with double_precision():
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
+        model.layers[0].kernel.assign(start)
+        kg.bind(model).compile(cls(seed=3), "mse", jit_compile=JIT)
+        model.fit(x, y, batch_size=3, epochs=6, verbose=0)
+        free = cls(seed=3)
+        free.start(start)
+        for _ in range(6):
+            free.tell([np.mean((p - 1.0) ** 2) for p in free.ask()])
+        np.testing.assert_allclose(values(model.weights)[0][:, 0], mean_of(free), rtol=1e-5)
 
 
 class Step(keras.layers.Layer):
