@@ -27,6 +27,11 @@ def all_of(optimizer: Any) -> Iterator[Any]:
             yield from all_of(part)
 
 
+def leaves(optimizer: Any) -> list[Any]:
+    """The optimizers inside one, or itself, that are made of no others: those that step."""
+    return [one for one in all_of(optimizer) if not inside(one)]
+
+
 def first(optimizer: Any, wanted: Callable[[Any], bool]) -> Any:
     """The outermost of an optimizer and those inside it that is wanted; None if there is none."""
     return next((one for one in all_of(optimizer) if wanted(one)), None)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gradopt import registry
+from keras_gradopt import nested, registry
 from keras_gradopt.arguments import Arguments
 from keras_gradopt.optimizer import Optimizer
 
@@ -258,15 +258,15 @@ def innermost(optimizer: Any) -> Any:
 
 def require_free_clipping(callback: Callback) -> None:
     """Raises `ValueError` where Keras' own optimizer clips already: it knows one way at a time."""
-    optimizer = innermost(callback.model.optimizer)
-    if isinstance(optimizer, Optimizer):
-        return
-    taken = [n for n in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(optimizer, n)]
-    if taken:
-        raise ValueError(
-            f"clip must be None where the optimizer clips already: {optimizer.name!r} has "
-            f"{taken[0]}={getattr(optimizer, taken[0])!r}. Leave out one of the two."
-        )
+    for optimizer in nested.leaves(callback.model.optimizer):
+        if isinstance(optimizer, Optimizer):
+            continue
+        taken = [n for n in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(optimizer, n)]
+        if taken:
+            raise ValueError(
+                f"clip must be None where the optimizer clips already: {optimizer.name!r} has "
+                f"{taken[0]}={getattr(optimizer, taken[0])!r}. Leave out one of the two."
+            )
 
 
 def clip_from_now_on(model: Model, norm: float) -> None:
@@ -276,12 +276,12 @@ def clip_from_now_on(model: Model, norm: float) -> None:
         model: A compiled model.
         norm: The bound, above 0.
     """
-    optimizer = innermost(model.optimizer)
-    if isinstance(optimizer, Optimizer):
-        clip = keras.saving.get_registered_object("keras_gradopt>ClipByGlobalNorm")(norm)
-        optimizer.gradient_transforms = (*optimizer.gradient_transforms, clip)
-    else:
-        optimizer.global_clipnorm = norm
+    for optimizer in nested.leaves(model.optimizer):
+        if isinstance(optimizer, Optimizer):
+            clip = keras.saving.get_registered_object("keras_gradopt>ClipByGlobalNorm")(norm)
+            optimizer.gradient_transforms = (*optimizer.gradient_transforms, clip)
+        else:
+            optimizer.global_clipnorm = norm
     model.make_train_function(force=True)
 
 

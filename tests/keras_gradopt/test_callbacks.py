@@ -436,6 +436,19 @@ def test_bad_data_ends_the_training_with_the_good_state(capsys: Any) -> None:
     assert all(math.isfinite(loss) for loss in history["loss"][:2])
 
 
+def test_both_parts_of_a_hybrid_clip_from_then_on() -> None:
+    x, y = regression_data()
+    model = compiled(kg.Hybrid(kg.SGD(1.0), keras.optimizers.SGD(1.0), switch=1))
+    kg.callbacks.clip_from_now_on(model, 1e-3)
+    for _ in range(2):
+        before = [ops.convert_to_numpy(v) for v in model.trainable_variables]
+        model.train_on_batch(x, y)
+        after = [ops.convert_to_numpy(v) for v in model.trainable_variables]
+        squares = (((a - b) ** 2).sum() for a, b in zip(after, before, strict=True))
+        # A step of rate 1 is the gradient, and weights of order one round to 6e-8.
+        assert math.sqrt(sum(squares)) == pytest.approx(1e-3, rel=1e-3)
+
+
 @every_optimizer
 def test_gradients_are_clipped_from_the_first_restore_on(optimizer: Any) -> None:
     """SGD's steps are as long as the clipped gradient; Adam's state averages its square."""
