@@ -112,7 +112,8 @@ def measured(cell: Cell, family: Any, *, tuned_only: bool) -> Iterator[str]:
         }
         ends[label], curves[label], cell.setdefault("rates", {})[label] = {}, {}, {}
         for length in family.lengths:
-            rate = min(scores, key=lambda r, n=length: score(finals(scores[r], n)))  # type: ignore[misc]
+            found = {rate: score(finals(losses, length)) for rate, losses in scores.items()}
+            rate = min(found, key=found.__getitem__)
             losses = runs.setdefault(rate, None)
             if losses is None:
                 losses = runs[rate] = runner.train(rate, SEED, steps)

@@ -121,7 +121,8 @@ The p-values are those of Fisher's exact test that both succeed equally often.
 """
 
 HYBRIDS = """Final losses at equal evaluations, over 15 seeds; the search and its population are the
-same alone and in the hybrid, and everything else has default arguments.
+same alone and in the hybrid, which switches after 70 % of the evaluations.
+Adam's rate is 0.05, and everything else has default arguments.
 A loss counts a third of a gradient; in the hybrid Keras computes a gradient in each step of the
 search too, which counts as well.
 p is that of Wilcoxon's signed-rank test, over equal seeds, that the hybrid's losses are not
@@ -135,6 +136,7 @@ p is that of a two-sided Mann-Whitney test on the last regrets.
 """
 
 THRESHOLDS = """Every method may evaluate 200 000 losses of a minibatch of 256; three seeds.
+Settings are those of the script.
 Adam trains what lies behind the thresholds, whose gradient is zero.
 """
 

@@ -15,8 +15,8 @@ import numpy as np
 from keras import ops
 
 from keras_gradopt.arguments import Hyperparameters, positive_int
-from keras_gradopt.asking import Minimization
 from keras_gradopt.landscape import Landscape
+from keras_gradopt.minimization import Minimization
 from keras_gradopt.slot import Slot
 from keras_gradopt.vector_rule import CONVERGED, MOVED, NOT_FINITE, OUTCOME, REASONS, StepsAsVector
 

@@ -26,10 +26,12 @@ Variable = Any
 State = dict[str, Tensor]
 # Above this many parameters "auto" takes a diagonal covariance matrix.
 _FULL_UP_TO = 1000
-# Shares of the whole search that a restart's generations are counted apart by.
+# Tells the draw of a new start from those of chunks.
 _RESTART_DRAW = 2**20
-# How the number of evaluations, or else the step size, answers to noise.
+# Factor of the evaluations of a generation, up in noise and down without.
 _MORE_EVALUATIONS = 1.5
+# What a loss that is not finite counts where losses are added up, or kept.
+_HUGE = 1e30
 
 
 class CMAES(GradientFree):
@@ -444,7 +446,3 @@ def _put(ring: Tensor, place: Tensor, value: Tensor) -> Tensor:
     places = ops.cast(ops.arange(ring.shape[0]), ring.dtype)
     here = ops.equal(places, ops.mod(place, float(ring.shape[0])))
     return ops.where(here, value, ring)
-
-
-# What a loss that is not finite counts where losses are added up.
-_HUGE = 1e30

@@ -59,6 +59,7 @@ def write(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     path = Path(path)
     unfinished = path.with_name(path.name + ".unfinished")
     with unfinished.open("wb") as file:
+        # NumPy's types take any name for `allow_pickle`, which is a bool.
         np.savez(file, **dict(arrays))  # type: ignore[arg-type]
     unfinished.replace(path)
 
