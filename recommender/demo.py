@@ -20,6 +20,7 @@ from recommender.advise import recommend
 from recommender.candidates import hurdle
 from recommender.report import Advice, make_optimizer
 from recommender.statistics import first_reach, time_ratio
+from recommender.task import Data, Task
 
 # A smaller improvement of the loss is none, if it was not reached sooner.
 WORTHWHILE = 0.01
@@ -123,10 +124,10 @@ def _show_partly(
 
 
 def _train(
-    task: demo_tasks.DemoTask,
+    task: Task,
     optimizer: keras.optimizers.Optimizer,
     seed: int,
-    data: demo_tasks.Data,
+    data: Data,
     tick: keras.callbacks.Callback,
 ) -> Run:
     x, y, x_val, y_val = data

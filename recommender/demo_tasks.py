@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import pydoc_data.topics
-import random
 import string
 import sysconfig
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +14,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from recommender.errors import RequestError
-
-Data = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class DemoTask:
-    """One task of `gradopt demo`.
-
-    Attributes:
-        name: What `--task` takes.
-        summary: Data, model and what is learnt, in one line.
-        load: Gives `(x, y, x_val, y_val)`.
-        build: Gives a fresh model; fresh weights come from Python's generator.
-        loss: As `model.compile` takes it.
-        batch_size, epochs: One full training is at least 6 000 steps long.
-    """
-
-    name: str
-    summary: str
-    load: Callable[[], Data]
-    build: Callable[[], keras.Model]
-    loss: Callable[[], Any]
-    batch_size: int
-    epochs: int
-
-    def model(self, seed: int) -> keras.Model:
-        """A fresh, uncompiled model whose first weights follow from the seed alone."""
-        state = random.getstate()
-        random.seed(seed)  # initialisers without a seed draw theirs here
-        try:
-            return self.build()
-        finally:
-            random.setstate(state)
+from recommender.task import Data, Task
 
 
 def _cross_entropy() -> keras.losses.Loss:
@@ -196,27 +161,27 @@ def _word_model() -> keras.Model:
 
 
 _ALL = (
-    DemoTask(
+    Task(
         "digits",
         "8x8 handwritten digits (scikit-learn), dense classifier with dropout",
         _digits, _digits_model, _cross_entropy, 32, 140,
     ),
-    DemoTask(
+    Task(
         "denoise",
         "noise removed from 8x8 digits (scikit-learn), convolutional autoencoder",
         _noisy_digits, _denoiser, keras.losses.MeanSquaredError, 32, 140,
     ),
-    DemoTask(
+    Task(
         "text",
         "next character of Python's help texts, recurrent language model",
         _text, _character_model, _cross_entropy, 32, 60,
     ),
-    DemoTask(
+    Task(
         "diabetes",
         "disease progression from ten measurements of 442 patients (scikit-learn), regression",
         _diabetes, _regression_model, keras.losses.MeanSquaredError, 16, 300,
     ),
-    DemoTask(
+    Task(
         "words",
         "which package a piece of Python's source is from: sparse bag of words, linear classifier",
         _words, _word_model, _cross_entropy, 32, 80,
@@ -226,7 +191,7 @@ TASKS = {task.name: task for task in _ALL}
 DEFAULT_TASK = "digits"
 
 
-def find(name: str) -> DemoTask:
+def find(name: str) -> Task:
     """The task of this name.
 
     Raises:

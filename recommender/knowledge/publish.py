@@ -22,6 +22,7 @@ from recommender.candidates import Candidate, Shape, default_setting, listed_set
 from recommender.forecast import forecast
 from recommender.report import config_of, make_optimizer
 from recommender.settings import Setting
+from recommender.task import Task
 
 TARGET = Path(__file__).with_name("published.json")
 # The schedule's steps in a published config are filled in by whoever knows the length.
@@ -64,7 +65,7 @@ def _setting(setting: Setting) -> Plain:
     }
 
 
-def _sample(task: demo_tasks.DemoTask) -> Plain:
+def _sample(task: Task) -> Plain:
     x, y, x_val, _ = task.load()
     loss = task.loss()
     model = task.model(0)
