@@ -133,6 +133,24 @@ class Population(ABC):
             self._trunks[key] = Trunk(self, setting)
         return self._trunks[key]
 
+    def forget(self, setting: Setting) -> None:
+        """Let go of a trunk that nobody will ask for again."""
+        self._trunks.pop((setting.rule, setting.learning_rate), None)
+
+    def restart(self, problem: Problem) -> None:
+        """Go on from other first weights and in another batch order; nothing is compiled again.
+
+        Args:
+            problem: The same model, data and length under another seed.
+        """
+        self.problem = problem
+        self._trunks.clear()
+        self._restarted()
+
+    @abstractmethod
+    def _restarted(self) -> None:
+        """Take the first weights from the model of the present problem."""
+
 
 class Trunk:
     """One setting trained at its constant rate, as far as anybody has paid for.

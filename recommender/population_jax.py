@@ -51,10 +51,8 @@ class JaxPopulation(Population):
         progress: Progress | None = None,
     ) -> None:
         super().__init__(problem, settings, budget, progress)
-        model = problem.model
-        # Read once: probes work on these values, the variables stay as they are.
-        self.weights = [jnp.asarray(v.value) for v in model.trainable_variables]
-        self._extras = [jnp.asarray(v.value) for v in model.non_trainable_variables]
+        self._model = problem.model
+        self.weights, self._extras = _values(problem.model)
         self.x = keras.tree.map_structure(jnp.asarray, problem.x)
         self.y = jnp.asarray(problem.y)
         self._evaluate: Any = None
@@ -68,6 +66,11 @@ class JaxPopulation(Population):
         if plain:
             common = _Program(self, plain)
             self._programs.update({setting.rule: common for setting in plain})
+
+    def _restarted(self) -> None:
+        self.weights, self._extras = _values(self.problem.model)
+        for program in set(self._programs.values()):
+            program.restart()
 
     def start(self, setting: Setting) -> JaxState:
         """The state before the first step."""
@@ -91,14 +94,14 @@ class JaxPopulation(Population):
         return float(self._evaluate(*arguments))
 
     def _validation_loss(self, weights: Any, extras: Any, x: Any, y: Any) -> Tensor:
-        model = self.problem.model
+        model = self._model
         flag = training_flag(model, training=False)
         prediction, _, losses = model.stateless_call(weights, extras, x, return_losses=True, **flag)
         return self._total(y, prediction, losses)
 
     def training_loss(self, weights: Any, extras: Any, x: Any, y: Any) -> tuple[Tensor, Any]:
         """Loss of one minibatch with its penalties, and the model's other state after it."""
-        model = self.problem.model
+        model = self._model
         flag = training_flag(model, training=True)
         prediction, extras, losses = model.stateless_call(
             weights, extras, x, return_losses=True, **flag
@@ -117,16 +120,20 @@ class _Program:
         self._population = population
         self._rules = [setting.optimizer() for setting in settings]
         self._index = {setting.rule: i for i, setting in enumerate(settings)}
-        weights = [jnp.asarray(w, jnp.float32) for w in population.weights]
-        self._starts = [
-            (rule.initial_slots(weights), rule.initial_shared(weights)) for rule in self._rules
-        ]
+        self.restart()
         self._width = max(max(map(len, slots), default=0) for slots, _ in self._starts)
         self._hypers = [_other_hyperparameters(rule) for rule in self._rules]
         self._hyper_width = max(1, *(len(values) for values in self._hypers))
         # XLA on CPU runs convolutions in a loop of its own about 1.7 times slower than one by one.
         self._looped = not has_convolution(population.problem.model)
         self._compiled: Any = None
+
+    def restart(self) -> None:
+        """Take first slots from the population's present weights."""
+        weights = [jnp.asarray(w, jnp.float32) for w in self._population.weights]
+        self._starts = [
+            (rule.initial_slots(weights), rule.initial_shared(weights)) for rule in self._rules
+        ]
 
     def fresh(self, setting: Setting) -> tuple[list[tuple[Tensor, ...]], dict[str, Tensor]]:
         """Slots of a rule before its first step, padded where the program is shared."""
@@ -237,6 +244,14 @@ class _Program:
             return list(ws), slots, shared
 
         return branch
+
+
+def _values(model: keras.Model) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights and other state; probes work on these values, the variables stay as they are."""
+    return (
+        [jnp.asarray(v.value) for v in model.trainable_variables],
+        [jnp.asarray(v.value) for v in model.non_trainable_variables],
+    )
 
 
 def has_convolution(model: keras.Model) -> bool:

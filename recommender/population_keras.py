@@ -44,6 +44,10 @@ class KerasPopulation(Population):
         # Whose variables hold which state now; saves the copy while one probe runs on.
         self._resident: dict[str, KerasState] = {}
 
+    def _restarted(self) -> None:
+        self._initial = _read(self.problem.model.variables)
+        self._resident.clear()
+
     def start(self, setting: Setting) -> KerasState:
         """The state before the first step."""
         model = self._model(setting)

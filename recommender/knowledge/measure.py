@@ -1,188 +1,325 @@
-"""Trains the listed settings at full length on real tasks and writes them into table.json.
+"""Trains every configuration of the grid on the tasks of the truth table, one part per seed.
 
     KERAS_BACKEND=jax python -m recommender.knowledge.measure [TASK ...]
 
-Tasks are the demo's; with `--tasks FILE.py --epochs NAME=N ...` those of a Python file whose
-`TASKS` maps names to objects with `load()`, `build_model(seed)`, `loss` and `batch_size`. The
-shipped table holds the five demo tasks and eight of the project's development tasks, one training
-each, seed 0, measured on a shared machine with two cores (Keras 3.15.1, JAX 0.10.2).
+Parts go to a folder; whatever is there already is kept, so a measurement can be stopped at any
+time and goes on where it was. Several processes may share the folder. `table.py` makes one file
+of the parts.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
-import runpy
+import os
+import platform
+import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
-from recommender import demo_tasks
 from recommender.budget import Budget
-from recommender.population import Population, Trunk, open_population
+from recommender.description import describe
+from recommender.knowledge import grid, tasks
+from recommender.knowledge.grid import Choice, Grid
+from recommender.knowledge.tasks import MeasuredTask
+from recommender.population import Population, State, open_population
 from recommender.problem import build
-from recommender.request import Request, checked
+from recommender.request import checked
 from recommender.settings import Setting
 
-TABLE = Path(__file__).with_name("table.json")
-MOMENTUM = (("momentum", 0.9), ("nesterov", True))
-SETTINGS = (
-    Setting("adam", 3e-4),
-    Setting("adam", 1e-3),
-    Setting("adam", 3e-3),
-    Setting("adam", 1e-2),
-    Setting("adam", 3e-2),
-    Setting("sgd", 1e-2, MOMENTUM),
-    Setting("sgd", 1e-1, MOMENTUM),
-    Setting("rmsprop", 3e-3),
-    Setting("adamw", 3e-3, (("weight_decay", 0.1),)),
-)
-DEFAULT = SETTINGS[1]
-# Shares of the full length at which a copy is cooled down and validated, as probes are.
-RUNGS = (0.01, 0.02)
-COOLDOWN = 0.25
-# A curve has this many equal steps, and early points where losses move fastest.
-POINTS = 60
-EARLY = (0.005, 0.01, 0.02, 0.04, 0.08)
-
-Curve = list[tuple[int, float]]
+PARTS = Path(".truth")
+Array = NDArray[np.float32]
 
 
-def measure(request: Request, settings: Iterable[Setting] = SETTINGS) -> dict[str, Any]:
-    """One task's record.
+@dataclass
+class Curves:
+    """What one training showed: NaN where it was not measured, infinite once it had diverged.
+
+    Attributes:
+        validation: Mean validation loss at each of `grid.points`.
+        training: Mean minibatch loss since the point before.
+    """
+
+    validation: Array
+    training: Array
+
+
+def measure_seed(population: Population, what: Grid) -> dict[str, Array]:
+    """Everything that one seed of one task shows.
 
     Args:
-        request: Model, data and length.
-        settings: What to train; the default among them.
+        population: The probe engine, at the first weights of this seed.
+        what: The configurations.
 
     Returns:
-        Full length, loss before training (of the first minibatch), and per setting the probes'
-        validation blocks and, constant and with a late cooldown, the best validation loss and the
-        step that first reaches the default's best.
+        Arrays by name: "validation" and "training" (trunks, points), "cooled_validation" and
+        "cooled_training" (trunks, points), NaN before the last cooldown, "branches" (trunks,
+        horizons, blocks), "shaped_validation" and "shaped_training" (shaped, points), "range_test"
+        (rates,), "initial" (blocks,).
     """
-    problem = build(checked(request))
-    budget = Budget("thorough", problem.full_steps)
-    budget.limit = float("inf")
-    population = open_population(problem, list(settings), budget)
-    curves = {setting: _curves(population, setting) for setting in settings}
-    target = min(loss for _, loss in curves[DEFAULT][1])
-    rows = {}
-    for setting, (rungs, constant, cooled) in curves.items():
-        rows[setting.label] = {
-            "method": setting.method,
-            "learning_rate": setting.learning_rate,
-            "config": dict(setting.config),
-            "rungs": rungs,
-            "constant": _summary(constant, target),
-            "cooldown": _summary(cooled or constant, target),
-        }
-    return {
-        "full_steps": problem.full_steps,
-        "initial_loss": float(f"{population.trunk(DEFAULT).losses[0]:.6g}"),
-        "settings": rows,
-    }
-
-
-def _summary(curve: Curve, target: float) -> dict[str, Any] | None:
-    if not curve:
-        return None
-    best = min(loss for _, loss in curve)
-    return {
-        "best": float(f"{best:.6g}"),
-        "reaches_default": next((step for step, loss in curve if loss <= target), None),
-    }
-
-
-def _curves(
-    population: Population, setting: Setting
-) -> tuple[dict[str, list[float]], Curve, Curve]:
     full = population.problem.full_steps
-    trunk = population.trunk(setting)
-    stops = {max(10, round(full * share)): share for share in RUNGS}
-    early = {max(10, round(full * share)) for share in EARLY}
-    grid = sorted({round(full * (i + 1) / POINTS) for i in range(POINTS)} | early)
-    constant: Curve = []
-    cooled: Curve = []
-    rungs: dict[str, list[float]] = {}
-    for step in grid:
-        if step > full * (1 - COOLDOWN) and not cooled:
-            cooled = [*constant, *_cooldown(population, trunk, full)]
-        trunk.advance(step, "trunk")
+    at = grid.points(full)
+    found: dict[str, list[Array]] = {}
+    for setting in what.trunks:
+        constant, cooled, branches = _trunk(population, setting, at)
+        found.setdefault("validation", []).append(constant.validation)
+        found.setdefault("training", []).append(constant.training)
+        found.setdefault("cooled_validation", []).append(cooled.validation)
+        found.setdefault("cooled_training", []).append(cooled.training)
+        found.setdefault("branches", []).append(branches)
+    for choice in what.shaped:
+        curves = _shaped(population, choice, at)
+        found.setdefault("shaped_validation", []).append(curves.validation)
+        found.setdefault("shaped_training", []).append(curves.training)
+    arrays = {name: np.stack(rows) for name, rows in found.items()}
+    arrays["range_test"] = _range_test(population)
+    arrays["initial"] = population.validate(population.start(grid.DEFAULT), "initial").astype(
+        np.float32
+    )
+    return arrays
+
+
+def _trunk(
+    population: Population, setting: Setting, at: NDArray[np.int32]
+) -> tuple[Curves, Curves, Array]:
+    full = population.problem.full_steps
+    lengths = grid.horizons(full)
+    starts = {start: share for share, (_, start) in lengths.items()}
+    constant, cooled = _empty(len(at), np.inf), _empty(len(at), np.nan)
+    branches = np.full((len(grid.HORIZONS), population.blocks), np.nan, np.float32)
+    for share in lengths:
+        branches[grid.HORIZONS.index(share)] = np.inf
+    cooled.validation[at > starts_of(full)] = np.inf
+    cooled.training[at > starts_of(full)] = np.inf
+    trunk, heard = population.trunk(setting), 0
+    for stop in sorted({*at.tolist(), *starts}):
+        trunk.advance(stop, "trunk")
         if trunk.diverged_at is not None:
             break
-        constant.append((step, _validated(population, trunk.state)))
-        if step in stops:
-            state = trunk.cooled(max(3, round(step * 0.25)), "branch")
-            if state is not None:
-                blocks = population.validate(state, "validation")
-                rungs[str(stops[step])] = [float(f"{b:.6g}") for b in blocks]
-    return rungs, constant, cooled
+        if stop in at:
+            place = int(np.searchsorted(at, stop))
+            constant.validation[place] = _validated(population, trunk.state)
+            constant.training[place] = np.mean(trunk.losses[heard:])
+            heard = len(trunk.losses)
+        if stop in starts:
+            share = starts[stop]
+            length = lengths[share][0]
+            rates = grid.rates("late_cooldown", setting.learning_rate, length)[stop:]
+            curves = cooled if share == 1.0 else None
+            blocks = _run(population, trunk.state, rates, stop, at, curves)
+            branches[grid.HORIZONS.index(share)] = np.inf if blocks is None else blocks
+    population.forget(setting)
+    return constant, cooled, branches
 
 
-def _cooldown(population: Population, trunk: Trunk, full: int) -> Curve:
-    """The last quarter on the way to 0, from where the trunk stands."""
-    state, first = trunk.state, trunk.step
-    length = full - trunk.step
-    found: Curve = []
-    rates = trunk.setting.learning_rate * (1 - np.arange(length) / length)
-    rows = population.problem.batch_indices(first, length)
-    every = max(1, full // POINTS)
-    for begin in range(0, length, every):
-        part = slice(begin, begin + every)
-        state, losses = population.train(
-            state, rates[part].astype(np.float32), rows[part], "cooldown"
-        )
+def starts_of(full_steps: int) -> int:
+    """The first cooled step of the full length."""
+    return grid.horizons(full_steps)[1.0][1]
+
+
+def _shaped(population: Population, choice: Choice, at: NDArray[np.int32]) -> Curves:
+    curves = _empty(len(at), np.inf)
+    rates = grid.rates(choice.shape, choice.setting.learning_rate, population.problem.full_steps)
+    _run(population, population.start(choice.setting), rates, 0, at, curves)
+    return curves
+
+
+def _run(
+    population: Population,
+    state: State,
+    rates: Array,
+    first: int,
+    at: NDArray[np.int32],
+    curves: Curves | None,
+) -> Array | None:
+    """Train on at these rates; the blocks of the last validation, None if the loss diverged."""
+    last = first + len(rates)
+    stops = [stop for stop in at.tolist() if first < stop < last] if curves else []
+    step, losses = first, np.zeros(0, np.float32)
+    for stop in [*stops, last]:
+        rows = population.problem.batch_indices(step, stop - step)
+        part = rates[step - first : stop - first]
+        state, losses = population.train(state, part, rows, "run")
         if not np.isfinite(losses).all():
-            break
-        found.append((first + begin + len(losses), _validated(population, state)))
+            return None
+        if curves is not None:
+            place = int(np.searchsorted(at, stop))
+            curves.validation[place] = _validated(population, state)
+            curves.training[place] = losses.mean()
+        step = stop
+    return population.validate(state, "run").astype(np.float32)
+
+
+def _range_test(population: Population) -> Array:
+    """The loss before each step of Adam at rising rates; infinite once it had diverged."""
+    rates = grid.RANGE_TEST.astype(np.float32)
+    rows = population.problem.batch_indices(0, len(rates))
+    _, losses = population.train(population.start(grid.DEFAULT), rates, rows, "range_test")
+    found = np.full(len(rates), np.inf, np.float32)
+    found[: len(losses)] = losses
     return found
 
 
-def _validated(population: Population, state: Any) -> float:
+def _empty(count: int, value: float) -> Curves:
+    return Curves(np.full(count, value, np.float32), np.full(count, value, np.float32))
+
+
+def _validated(population: Population, state: State) -> float:
     return float(population.validate(state, "validation").mean())
 
 
-def _requests(names: list[str], file: str | None, epochs: dict[str, int]) -> dict[str, Request]:
-    if file is None:
-        found = {}
-        for name in names or list(demo_tasks.TASKS):
-            task = demo_tasks.find(name)
-            x, y, x_val, y_val = task.load()
-            found[name] = Request(
-                task.model(0), x, y, (x_val, y_val), loss=task.loss(),
-                epochs=task.epochs, batch_size=task.batch_size, tier="thorough",
-            )  # fmt: skip
-        return found
-    tasks = runpy.run_path(file)["TASKS"]
-    found = {}
-    for name, length in epochs.items():
-        other = tasks[name]
-        x, y, x_val, y_val = other.load()
-        found[name] = Request(
-            other.build_model(0), x, y, (x_val, y_val), loss=other.loss,
-            epochs=length, batch_size=other.batch_size, tier="thorough",
-        )  # fmt: skip
-    return found
+class Part:
+    """The measurements of one task and seed: a file once they are whole."""
+
+    def __init__(self, folder: Path, task: MeasuredTask, seed: int) -> None:
+        self.path = folder / f"{task.name}.{seed}.npz"
+        self._claim = folder / f"{task.name}.{seed}.claim"
+
+    @contextmanager
+    def claimed(self) -> Iterator[bool]:
+        """Whether this process is to measure it: no other one does, and it is not there yet."""
+        mine = not self.path.exists() and self._take()
+        try:
+            yield mine
+        finally:
+            if mine:
+                self._claim.unlink()
+
+    def _take(self) -> bool:
+        try:
+            handle = os.open(self._claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            if _alive(self._claim):
+                return False
+            self._claim.unlink(missing_ok=True)
+            return self._take()
+        with os.fdopen(handle, "w") as file:
+            file.write(str(os.getpid()))
+        return True
+
+    def write(self, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
+        """The file appears whole or not at all."""
+        text = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+        partial = self.path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez_compressed(file, meta=text, **arrays)  # type: ignore[arg-type]
+        partial.replace(self.path)
+
+
+def _alive(claim: Path) -> bool:
+    try:
+        os.kill(int(claim.read_text() or 0), 0)
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return False
+    return True
+
+
+def machine() -> dict[str, str]:
+    """What measured: processor, Python and the versions that numbers depend on."""
+    versions = {name: importlib.metadata.version(name) for name in ("keras", "jax", "numpy")}
+    return {"python": platform.python_version(), "processor": _processor(), **versions}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def measure_task(task: MeasuredTask, folder: Path) -> None:
+    """Measure whatever seed of this task is not there and not claimed."""
+    population: Population | None = None
+    for seed in range(grid.DEFAULT_SEEDS):
+        with Part(folder, task, seed).claimed() as mine:
+            if not mine:
+                continue
+            whole = grid.SMALL if task.dear else grid.FULL
+            what = whole if seed < grid.SEEDS else Grid(whole.name, (grid.DEFAULT,), ())
+            began, used = time.time(), time.process_time()
+            problem = build(checked(task.request(seed, "thorough")))
+            if population is None:
+                budget = Budget("thorough", problem.full_steps)
+                budget.limit = float("inf")
+                population = open_population(problem, whole.settings, budget)
+            else:
+                population.restart(problem)
+            spent = population.budget.spent
+            arrays = measure_seed(population, what)
+            description = describe(problem).to_dict()
+            meta = {
+                "version": grid.VERSION,
+                "task": task.name,
+                "seed": seed,
+                "grid": whole.name,
+                "trunks": [grid.plain(s) for s in what.trunks],
+                "full_steps": problem.full_steps,
+                "steps_per_epoch": problem.steps_per_epoch,
+                "description": description,
+                "gradients": population.budget.spent - spent,
+                "core_seconds": time.process_time() - used,
+                "when": time.strftime("%Y-%m-%d", time.gmtime(began)),
+                "machine": machine(),
+            }
+            Part(folder, task, seed).write(arrays, meta)
+            sys.stderr.write(
+                f"{task.name} seed {seed}: {meta['core_seconds']:.0f} s on a core, best of the "
+                f"default {arrays['validation'][what.trunks.index(grid.DEFAULT)].min():.4g}\n"
+            )
 
 
 def main() -> None:
-    """Measure the named tasks and put their records into the table."""
+    """Measure the named tasks, or all of them, with one process per processor core."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", help="demo tasks; all if none is named")
-    parser.add_argument("--tasks", help="a Python file with other tasks")
-    parser.add_argument("--epochs", nargs="*", default=[], help="NAME=N for tasks of that file")
+    parser.add_argument("names", nargs="*", help="tasks; all if none is named")
+    parser.add_argument("--parts", type=Path, default=PARTS, help="where parts go")
+    parser.add_argument("--cores", type=int, nargs="*", help="the cores to use; all if not given")
+    parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    epochs = {name: int(n) for name, _, n in (pair.partition("=") for pair in given.epochs)}
-    table = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
-    for name, request in _requests(given.names, given.tasks, epochs).items():
-        began = time.monotonic()
-        table[name] = measure(request)
-        TABLE.write_text(json.dumps(table, separators=(",", ":")), encoding="utf-8")
-        sys.stderr.write(f"{name}: {time.monotonic() - began:.0f} s\n")
+    if keras.config.backend() != "jax":
+        parser.error("the table is measured on JAX: set KERAS_BACKEND=jax.")
+    wanted = [tasks.find(name) for name in given.names] or list(tasks.all_tasks().values())
+    given.parts.mkdir(parents=True, exist_ok=True)
+    if given.core is None:
+        sys.exit(_on_cores(given.cores or sorted(os.sched_getaffinity(0))))
+    os.sched_setaffinity(0, {given.core})
+    for task in wanted:
+        try:
+            measure_task(task, given.parts)
+        except tasks.DataMissing as error:
+            sys.stderr.write(f"{task.name} is left out: {error}\n")
+
+
+def _on_cores(cores: Sequence[int]) -> int:
+    """The same command once per core; threads of several would fight for one."""
+    alone = {
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    }
+    command = [sys.executable, "-m", "recommender.knowledge.measure", *sys.argv[1:]]
+    workers = [
+        subprocess.Popen([*command, "--core", str(core)], env=os.environ | alone)  # noqa: S603
+        for core in cores
+    ]
+    try:
+        return max(worker.wait() for worker in workers)
+    except KeyboardInterrupt:
+        for worker in workers:
+            worker.terminate()
+        return 130
 
 
 if __name__ == "__main__":
