@@ -267,6 +267,7 @@ def measure_task(task: MeasuredTask, folder: Path) -> None:
                 "trunks": [grid.plain(s) for s in what.trunks],
                 "full_steps": problem.full_steps,
                 "steps_per_epoch": problem.steps_per_epoch,
+                "validation_price": population.validation_price,
                 "description": description,
                 "gradients": population.budget.spent - spent,
                 "core_seconds": time.process_time() - used,
