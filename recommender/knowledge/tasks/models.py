@@ -11,9 +11,18 @@ from keras import layers
 Norm = Literal["batch", "layer"]
 
 
-def linear(inputs: int, outputs: int = 1) -> keras.Model:
-    """One layer: least squares, logistic regression, softmax regression."""
-    return keras.Sequential([keras.Input((inputs,)), layers.Dense(outputs)])
+def linear(inputs: int, outputs: int = 1, *, start: str = "glorot_uniform") -> keras.Model:
+    """One layer: least squares, logistic regression, softmax regression.
+
+    Args:
+        inputs: Numbers per row.
+        outputs: Numbers predicted per row.
+        start: Initialiser of the weights; "zeros" where inputs outnumber rows, since training
+            never takes away what the first weights add to directions without data.
+    """
+    return keras.Sequential(
+        [keras.Input((inputs,)), layers.Dense(outputs, kernel_initializer=start)]
+    )
 
 
 def mlp(

@@ -355,7 +355,7 @@ TASKS = (
         name="tumours_softmax",
         summary="Nine tissues of tumours from 2000 genes of 45 cell lines, softmax regression",
         load=_tumours,
-        build=partial(linear, 2000, 9),
+        build=partial(linear, 2000, 9, start="zeros"),
         loss=cross_entropy,
         batch_size=16,
         epochs=400,
