@@ -23,14 +23,12 @@ from recommender.diagnostics import Diagnostics, blocking, diagnose, inspect
 from recommender.errors import BudgetExhausted
 from recommender.forecast import forecast
 from recommender.population import Trunk, open_population
-from recommender.probes import ProbeResult, race
+from recommender.probes import LEAST_STEPS_TO_RACE, ProbeResult, race
 from recommender.problem import Problem, build
 from recommender.progress import Progress, as_progress
 from recommender.report import Advice
 from recommender.request import Request, checked
 
-# Below this length a tenth of a training is too short for a race.
-LEAST_STEPS_TO_RACE = 2000
 # Steps for which the unprobed answer is watched.
 STABILITY_STEPS = 20
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any, Literal
 
 import numpy as np
 
-from recommender.candidates import WIDTH, Candidate, blind_choice, hurdle, safe_answer
-from recommender.knowledge import portfolio
-from recommender.settings import Setting
+from recommender.candidates import Candidate, blind_choice, hurdle, propose
+from recommender.decision import Decision, decide
+from recommender.knowledge.grid import Choice
+from recommender.knowledge.replay import Bench, RecordedPopulation
+from recommender.knowledge.score import score
+from recommender.knowledge.table import Record, truth
+from recommender.probes import LEAST_STEPS_TO_RACE, race
 
 Basis = Literal["probe", "prior", "safe"]
+
+# What `diagnostics.diagnose` trains, in gradient evaluations.
+DIAGNOSIS = 64.0
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Outcome:
         task: Its name.
         basis: On which grounds the rule decided there.
         answer: What it answered.
-        loss_ratio: Best validation loss over the default's; below 1 is better.
+        loss_ratio: Best validation loss over the default's (1 + `Score.excess`); below 1 is better.
         time_ratio: Steps to the default's best loss over the default's own; infinite is never.
     """
 
@@ -64,8 +69,8 @@ class Forecast:
         data["loss_ratio"] = list(self.loss_ratio)
         data["time_ratio"] = self.time_ratio if math.isfinite(self.time_ratio) else None
         data["basis"] = (
-            "recorded tasks, one training each, on which the rule was chosen: not yet judged on "
-            "tasks it has not seen"
+            "recorded tasks, probed on one seed and judged on another; parts of the rule were "
+            "chosen on some of them"
         )
         return data
 
@@ -100,74 +105,42 @@ def forecast(basis: Basis, *, synthetic: bool = False) -> Forecast:
 
 @functools.cache
 def replay() -> tuple[Outcome, ...]:
-    """The present rule on every recorded task, judged by what each answer came to there."""
-    from recommender.decision import decide
-    from recommender.probes import ProbeResult, Rung
-
-    listed = portfolio()["portfolio"]
-    found = []
-    for task, record in recorded().items():
-        settings = {name: _setting(row) for name, row in record["settings"].items()}
-        wanted = [hurdle(), safe_answer()]
-        for entry in listed:
-            setting = _setting(entry)
-            if setting in settings.values():
-                wanted.append(
-                    Candidate(
-                        setting, "late_cooldown", "portfolio", entry["prior"], entry["reason"]
-                    )
-                )
-        # What the quick tier affords: its rule is the one whose record is quoted.
-        wanted = wanted[: WIDTH["quick"] + 1]
-        by_setting = {settings[name]: row for name, row in record["settings"].items()}
-        results = [
-            ProbeResult(
-                setting,
-                tuple(
-                    Rung(round(float(share) * record["full_steps"]), tuple(blocks))
-                    for share, blocks in by_setting[setting]["rungs"].items()
-                ),
-                (),
-                None,
-                "recorded",
-            )
-            for setting in dict.fromkeys(c.setting for c in wanted)
-        ]
-        decision = decide(wanted, results, record["initial_loss"])
-        found.append(_outcome(task, by_setting, decision.candidate, decision.basis))
-    return tuple(found)
-
-
-def blind_record() -> list[Outcome]:
-    """The choice without probes on every recorded task."""
-    outcomes = []
-    for task, record in recorded().items():
-        by_setting = {_setting(row): row for row in record["settings"].values()}
-        outcomes.append(_outcome(task, by_setting, blind_choice(), "prior"))
-    return outcomes
+    """The present rule on every recorded task: probed on one seed, judged on another."""
+    return tuple(
+        _outcome(record, decision.candidate, decision.basis)
+        for record in truth().values()
+        for decision in [replayed(Bench(record, 0, "quick"))]
+    )
 
 
 @functools.cache
-def recorded() -> dict[str, Any]:
-    """The shipped table: per task and setting the probes' rungs and the best losses."""
-    text = resources.files("recommender.knowledge").joinpath("table.json").read_text("utf-8")
-    table: dict[str, Any] = json.loads(text)
-    return table
+def blind_record() -> tuple[Outcome, ...]:
+    """The choice without probes on every recorded task."""
+    return tuple(_outcome(record, blind_choice(), "prior") for record in truth().values())
 
 
-def _setting(row: dict[str, Any]) -> Setting:
-    return Setting(row["method"], float(row["learning_rate"]), tuple(sorted(row["config"].items())))
+def replayed(bench: Bench) -> Decision:
+    """What the rule would have answered, had it seen a recorded task for the first time.
+
+    Args:
+        bench: The task; its tier is the rule's.
+    """
+    record, tier = bench.record, bench.budget.tier
+    if record.full_steps < LEAST_STEPS_TO_RACE and tier == "quick":
+        return Decision(blind_choice(), "prior", "too_few_steps", ())
+    measured = [
+        c for c in propose(record.facts["description"]["tags"], tier)
+        if c.setting in record.grid.trunks
+    ]  # fmt: skip
+    bench.budget.spend("diagnosis", DIAGNOSIS + record.validation_price)
+    settings = list(dict.fromkeys(c.setting for c in measured))
+    results = race(RecordedPopulation(bench), settings, hurdle().setting, bench.budget)
+    decision = decide(measured, results, float(record.arrays["initial"][bench.seed].mean()))
+    if decision.code == "budget_exhausted":
+        return Decision(blind_choice(), "prior", "budget_exhausted", ())
+    return decision
 
 
-def _outcome(
-    task: str,
-    by_setting: dict[Setting, dict[str, Any]],
-    answer: Candidate,
-    basis: Basis,
-) -> Outcome:
-    base = by_setting[hurdle().setting]["constant"]
-    shape = "cooldown" if answer.shape == "late_cooldown" else "constant"
-    row = by_setting[answer.setting][shape]
-    first = row["reaches_default"]
-    time = first / base["reaches_default"] if first is not None else math.inf
-    return Outcome(task, basis, answer.label, row["best"] / base["best"], time)
+def _outcome(record: Record, answer: Candidate, basis: Basis) -> Outcome:
+    found = score(record, Choice(answer.setting, answer.shape), range(1, record.seeds))
+    return Outcome(record.name, basis, answer.label, 1 + found.excess, found.time_ratio)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -125,6 +126,30 @@ class Population(ABC):
     def validation_price(self) -> float:
         """One validation, in gradient evaluations of a training step."""
         return FORWARD * self.blocks * self.block_rows / self.problem.batch_size
+
+    def rung_price(self, setting: Setting, length: int, start: int) -> float:
+        """What `rung` would cost now, in gradient evaluations."""
+        ahead = max(0, start - self.trunk(setting).step)
+        return GRADIENT * (ahead + length - start) + self.validation_price
+
+    def rung(self, setting: Setting, length: int, start: int) -> tuple[float, ...]:
+        """A short training with a late cooldown.
+
+        Args:
+            setting: What is trained; its trunk is left at `start`.
+            length: Steps in all.
+            start: The first cooled step.
+
+        Returns:
+            The validation loss per block; one infinite value if it diverged.
+        """
+        purpose = f"rung_{length}"
+        trunk = self.trunk(setting)
+        trunk.advance(start, purpose)
+        state = trunk.cooled(length - start, purpose)
+        if state is None:
+            return (math.inf,)
+        return tuple(float(b) for b in self.validate(state, purpose))
 
     def trunk(self, setting: Setting) -> Trunk:
         """The constant-rate run of this setting; the same one each time it is asked for."""

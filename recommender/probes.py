@@ -5,24 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from recommender.budget import GRADIENT, Budget
+from recommender.budget import Budget
 from recommender.errors import BudgetExhausted
-from recommender.population import Population
+from recommender.knowledge import grid
+from recommender.progress import Progress
 from recommender.settings import Setting
 
-# The first rung, as a share of the full length and in steps. At 1 % the recorded tasks' probes
-# chose worse than at 2 % (geometric mean loss ratio 0.86 against 0.81), so the tier that can afford
-# one rung only waits until then.
-FIRST_SHARE, FIRST_STEPS = {"quick": 0.02, "standard": 0.01, "thorough": 0.01}, 60
-# A branch cools down over this share of the steps its trunk has made.
-COOLDOWN_SHARE = 0.25
-# Each rung is that much longer than the one before; the tighter tier halves more gently.
-GROWTH = {"quick": 2, "standard": 3, "thorough": 3}
-LAST_SHARE = {"quick": 0.04, "standard": 0.1, "thorough": 0.5}
+# Lengths of the short trainings, as shares of the full one: each is among `grid.HORIZONS`, so that
+# the truth table can replay the race. At 1 % probes chose worse than at 2 %, so the tier that can
+# afford few waits until then.
+RUNGS = {
+    "quick": (0.02, 0.04),
+    "standard": (0.01, 0.04, 0.16),
+    "thorough": (0.01, 0.04, 0.16, 0.5),
+}
+# Below this full length a tenth of it is too short for a race.
+LEAST_STEPS_TO_RACE = 2000
+# A shorter training than this tells nothing.
+FIRST_STEPS = 60
+# One of so many goes on; the tighter tier halves.
+KEPT = {"quick": 2, "standard": 3, "thorough": 3}
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,8 @@ class Rung:
     """What one candidate showed at one rung.
 
     Attributes:
-        step: Steps its trunk had made.
-        blocks: Validation loss after a cooldown, per validation block; infinite if it diverged.
+        step: Length of the short training, its late cooldown included.
+        blocks: Validation loss at its end, per validation block; infinite if it diverged.
     """
 
     step: int
@@ -74,19 +80,42 @@ class ProbeResult:
         }
 
 
+class Raced(Protocol):
+    """What a race needs of whoever trains: the probe engine, or recorded trainings."""
+
+    progress: Progress
+
+    def rung_price(self, setting: Setting, length: int, start: int) -> float:
+        """What `rung` would cost now, in gradient evaluations."""
+
+    def rung(self, setting: Setting, length: int, start: int) -> tuple[float, ...]:
+        """Validation blocks after `length` steps, cooled down from step `start` on."""
+
+    def trunk(self, setting: Setting) -> Any:
+        """The run at constant rate, with its `losses` and `diverged_at`."""
+
+
+def lengths(tier: str, full_steps: int) -> list[tuple[int, int]]:
+    """Length and first cooled step of each rung of a tier that is long enough to tell anything."""
+    found = grid.horizons(full_steps)
+    pairs = [found[share] for share in RUNGS[tier] if share in found]
+    return [pair for pair in pairs if pair[0] >= FIRST_STEPS]
+
+
 def race(
-    population: Population,
+    population: Raced,
     settings: Sequence[Setting],
     hurdle: Setting,
     budget: Budget,
 ) -> list[ProbeResult]:
-    """Successive halving over trunks at constant rate, judged after a cooldown of a copy.
+    """Successive halving over short trainings, each with a late cooldown of its own.
 
-    The trunk goes on from where it was, so no step is made twice. The hurdle stays in the race as
-    long as somebody is there to be compared with it.
+    A setting's trunk at constant rate goes on from where it was and a copy of it is cooled down,
+    so no step of it is made twice. The hurdle stays in the race as long as somebody is there to
+    be compared with it.
 
     Args:
-        population: The probe engine; its progress hears how the race goes.
+        population: Trains; its progress hears how the race goes.
         settings: What to try, in order of prior; the hurdle among them.
         hurdle: The setting to beat.
         budget: Where steps are booked; the race ends where the next rung does not fit.
@@ -94,43 +123,42 @@ def race(
     Returns:
         One result per setting, in the order given.
     """
-    full, progress = budget.full_steps, population.progress
-    step = max(FIRST_STEPS, round(FIRST_SHARE[budget.tier] * full))
+    progress = population.progress
     rungs: dict[Setting, list[Rung]] = {s: [] for s in settings}
     stopped = dict.fromkeys(settings, "the budget ended before its first rung")
     running, out = list(settings), set[Setting]()
-    while len(running) > 1 and step <= max(FIRST_STEPS, LAST_SHARE[budget.tier] * full):
-        running = _affordable(population, running, hurdle, step, budget)
+    for length, start in lengths(budget.tier, budget.full_steps):
+        if len(running) > 1:
+            running = _affordable(population, running, hurdle, (length, start), budget)
         if len(running) < 2:
             break
         try:
             for setting in running:
-                rungs[setting].append(_rung(population, setting, step))
-                stopped[setting] = f"went as far as the budget allows: step {step}"
+                rungs[setting].append(Rung(length, population.rung(setting, length, start)))
+                stopped[setting] = f"went as far as the budget allows: step {length}"
                 loss = rungs[setting][-1].loss
                 shown = f"{loss:.4g}" if math.isfinite(loss) else "diverged"
-                progress.judged(setting, step, loss)
-                progress.said(f"step {step}: {setting.label} {shown}")
+                progress.judged(setting, length, loss)
+                progress.said(f"step {length}: {setting.label} {shown}")
         except BudgetExhausted as error:
             progress.said(str(error))
             break
         ordered = sorted(running, key=lambda s: rungs[s][-1].loss)
         alive = [s for s in ordered if math.isfinite(rungs[s][-1].loss)]
-        growth = GROWTH[budget.tier]
-        kept = alive[: max(1, math.ceil(len(running) / growth) - (growth == 2))]
+        share = KEPT[budget.tier]
+        kept = alive[: max(1, math.ceil(len(running) / share) - (share == 2))]
         for setting in running:
             if setting not in kept and setting != hurdle:
                 place = ordered.index(setting) + 1
                 diverged = not math.isfinite(rungs[setting][-1].loss)
                 stopped[setting] = (
-                    "diverged" if diverged else f"place {place} of {len(ordered)} at step {step}"
+                    "diverged" if diverged else f"place {place} of {len(ordered)} at step {length}"
                 )
                 progress.stopped(setting, stopped[setting])
                 out.add(setting)
         running = [s for s in settings if s in kept or s == hurdle]
         if kept == [hurdle]:
             break
-        step *= growth
     for setting in settings:
         if setting not in out:
             progress.stopped(setting, stopped[setting])
@@ -147,30 +175,16 @@ def race(
 
 
 def _affordable(
-    population: Population,
+    population: Raced,
     running: Sequence[Setting],
     hurdle: Setting,
-    step: int,
+    rung: tuple[int, int],
     budget: Budget,
 ) -> list[Setting]:
     """As many of the running ones as the rung's price allows, the hurdle first of all."""
     chosen, price = [], 0.0
     for setting in sorted(running, key=lambda s: s != hurdle):
-        ahead = max(0, step - population.trunk(setting).step)
-        price += GRADIENT * (ahead + _branch_length(step)) + population.validation_price
+        price += population.rung_price(setting, *rung)
         if budget.affords(price):
             chosen.append(setting)
     return [s for s in running if s in chosen]
-
-
-def _rung(population: Population, setting: Setting, step: int) -> Rung:
-    trunk = population.trunk(setting)
-    trunk.advance(step, f"rung_{step}")
-    state = trunk.cooled(_branch_length(step), f"rung_{step}")
-    if state is None:
-        return Rung(step, (math.inf,))
-    return Rung(step, tuple(float(b) for b in population.validate(state, f"rung_{step}")))
-
-
-def _branch_length(step: int) -> int:
-    return max(3, round(COOLDOWN_SHARE * step))

@@ -200,7 +200,7 @@ TASKS = (
         architecture="cnn_norm",
     ),
     digits_task(
-        name="digits_noisy_mlp",
+        name="digits_flipped_labels",
         summary="8 x 8 digits with a quarter of the training labels drawn anew, one wide layer",
         load=functools.partial(digits, flat=True, wrong=0.25),
         build=functools.partial(dense_classifier, 64, (96,), 10),
