@@ -86,7 +86,7 @@ def forecast(basis: Basis, *, synthetic: bool = False) -> Forecast:
     Returns:
         The forecast.
     """
-    outcomes = [o for o in replay() if o.basis == basis]
+    outcomes = tuple(o for o in replay() if o.basis == basis)
     if basis == "prior":
         outcomes = blind_record()
     wins = sum(o.loss_ratio < 1 - 1e-9 for o in outcomes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -134,31 +134,17 @@ def race(
             break
         try:
             for setting in running:
-                rungs[setting].append(Rung(length, population.rung(setting, length, start)))
+                rungs[setting].append(_rung(population, setting, (length, start)))
                 stopped[setting] = f"went as far as the budget allows: step {length}"
-                loss = rungs[setting][-1].loss
-                shown = f"{loss:.4g}" if math.isfinite(loss) else "diverged"
-                progress.judged(setting, length, loss)
-                progress.said(f"step {length}: {setting.label} {shown}")
         except BudgetExhausted as error:
             progress.said(str(error))
             break
-        ordered = sorted(running, key=lambda s: rungs[s][-1].loss)
-        alive = [s for s in ordered if math.isfinite(rungs[s][-1].loss)]
-        share = KEPT[budget.tier]
-        kept = alive[: max(1, math.ceil(len(running) / share) - (share == 2))]
-        for setting in running:
-            if setting not in kept and setting != hurdle:
-                place = ordered.index(setting) + 1
-                diverged = not math.isfinite(rungs[setting][-1].loss)
-                stopped[setting] = (
-                    "diverged" if diverged else f"place {place} of {len(ordered)} at step {length}"
-                )
-                progress.stopped(setting, stopped[setting])
-                out.add(setting)
-        running = [s for s in settings if s in kept or s == hurdle]
-        if kept == [hurdle]:
-            break
+        dropped = _dropped(running, hurdle, {s: rungs[s][-1] for s in running}, budget.tier)
+        for setting, reason in dropped.items():
+            stopped[setting] = reason
+            progress.stopped(setting, reason)
+        out |= set(dropped)
+        running = [s for s in running if s not in dropped]
     for setting in settings:
         if setting not in out:
             progress.stopped(setting, stopped[setting])
@@ -172,6 +158,33 @@ def race(
         )
         for setting in settings
     ]
+
+
+def _rung(population: Raced, setting: Setting, rung: tuple[int, int]) -> Rung:
+    found = Rung(rung[0], population.rung(setting, *rung))
+    shown = f"{found.loss:.4g}" if math.isfinite(found.loss) else "diverged"
+    population.progress.judged(setting, found.step, found.loss)
+    population.progress.said(f"step {found.step}: {setting.label} {shown}")
+    return found
+
+
+def _dropped(
+    running: Sequence[Setting], hurdle: Setting, shown: Mapping[Setting, Rung], tier: str
+) -> dict[Setting, str]:
+    """Who goes no further, and why."""
+    ordered = sorted(running, key=lambda s: shown[s].loss)
+    alive = [s for s in ordered if math.isfinite(shown[s].loss)]
+    share = KEPT[tier]
+    kept = alive[: max(1, math.ceil(len(running) / share) - (share == 2))]
+    if kept == [hurdle]:
+        kept = []
+    return {
+        s: f"place {ordered.index(s) + 1} of {len(ordered)} at step {shown[s].step}"
+        if s in alive
+        else "diverged"
+        for s in running
+        if s not in kept and s != hurdle
+    }
 
 
 def _affordable(

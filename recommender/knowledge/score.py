@@ -1,0 +1,132 @@
+"""What a choice is worth on a recorded task, in the project's figures of merit."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recommender.knowledge import grid
+from recommender.knowledge.grid import Choice
+from recommender.knowledge.table import Record
+
+# Normalised regrets outside are cut off, so that no single task decides a mean.
+REGRET_RANGE = (-0.5, 3.0)
+# Where losses pass through 0 (likelihoods of densities), differences are taken relative to at
+# least this share of what the default gained.
+LEAST_SCALE = 0.05
+# The default's seeds have to differ by less than half the gain of the oracle.
+NOISE = 2.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """One choice on one task.
+
+    Attributes:
+        task: The task's name.
+        choice: What was scored.
+        loss: Best validation loss, mean over the seeds it was scored on.
+        excess: (loss - default's) / |default's|: 0.01 is one per cent worse, below 0 better.
+        regret: (loss - oracle's) / (default's - oracle's), cut off at `REGRET_RANGE`; NaN where
+            there is nothing to gain.
+        time_ratio: Steps to the default's best loss per step that the default needed; infinite
+            when it never gets there.
+        stretched_ratio: The same for the shortest training planned for its own length (a late
+            cooldown at one of `grid.HORIZONS`); the time ratio where only one length is known.
+    """
+
+    task: str
+    choice: Choice
+    loss: float
+    excess: float
+    regret: float
+    time_ratio: float
+    stretched_ratio: float
+
+
+def score(record: Record, choice: Choice, seeds: Sequence[int]) -> Score:
+    """Judge a choice by trainings that it was not chosen on.
+
+    Args:
+        record: The task.
+        choice: The configuration that was advised.
+        seeds: The trainings to score it on.
+    """
+    loss = mean_best(record, choice, seeds)
+    default, oracle = record.target, oracle_loss(record)
+    gain = default - oracle
+    regret = math.nan
+    if worthwhile(record):
+        regret = float(np.clip((loss - oracle) / gain, *REGRET_RANGE))
+    firsts = [record.first(record.curve(choice, seed)) for seed in seeds]
+    stretched = [_shortest(record, choice, seed) for seed in seeds]
+    return Score(
+        record.name,
+        choice,
+        loss,
+        excess(record, loss),
+        regret,
+        float(np.median(firsts)) / record.default_steps,
+        float(np.median(np.minimum(firsts, stretched))) / record.default_steps,
+    )
+
+
+def excess(record: Record, loss: float) -> float:
+    """By which share of the default's best loss this one lies above it; infinite if diverged."""
+    if not math.isfinite(loss):
+        return math.inf
+    first = float(record.arrays["initial"].mean())
+    scale = max(abs(record.target), LEAST_SCALE * (first - record.target))
+    return (loss - record.target) / scale
+
+
+def mean_best(record: Record, choice: Choice, seeds: Sequence[int]) -> float:
+    """The best validation loss, mean over seeds; infinite if one of them never had any."""
+    return float(np.mean([np.min(record.curve(choice, seed)) for seed in seeds]))
+
+
+@functools.cache
+def oracle(record: Record, seed: int) -> Choice:
+    """What was best on one seed."""
+    choices = record.grid.choices
+    return choices[int(np.argmin([mean_best(record, choice, [seed]) for choice in choices]))]
+
+
+@functools.cache
+def oracle_loss(record: Record) -> float:
+    """The best configuration's loss, chosen on each seed and read off the others.
+
+    The lowest loss of the table itself would be too good: it is partly luck.
+    """
+    every = range(record.seeds)
+    losses = [
+        mean_best(record, oracle(record, seed), [other for other in every if other != seed])
+        for seed in every
+    ]
+    return float(np.mean(losses))
+
+
+@functools.cache
+def default_noise(record: Record) -> float:
+    """Standard deviation of the default's best loss over its seeds."""
+    return float(record.arrays["default_validation"].min(axis=1).std(ddof=1))
+
+
+def worthwhile(record: Record) -> bool:
+    """Whether anything can be gained: the oracle beats the default by twice the seeds' noise."""
+    return record.target - oracle_loss(record) > NOISE * default_noise(record)
+
+
+def _shortest(record: Record, choice: Choice, seed: int) -> float:
+    """Steps of the shortest training with a late cooldown that ends at the target."""
+    if choice.shape != "late_cooldown":
+        return math.inf
+    for share, (length, _) in sorted(grid.horizons(record.full_steps).items()):
+        blocks = record.branch(choice.setting, seed, share)
+        if blocks is not None and float(blocks.mean()) <= record.target:
+            return float(length)
+    return math.inf
