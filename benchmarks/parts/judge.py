@@ -56,7 +56,7 @@ def judged(
     rule: Rule,
     tasks: Sequence[Record],
     known: Sequence[Record],
-    told: Callable[[], None] = lambda: None,
+    tell: Callable[[str], Any] = lambda name: None,
 ) -> list[Outcome]:
     """Every answer of a rule; it learns only from families other than the task's.
 
@@ -64,15 +64,15 @@ def judged(
         rule: Who answers.
         tasks: What it is judged on.
         known: What it may learn from, less the family at hand.
-        told: Is called after each task.
+        tell: Is called with the name of the task at hand.
     """
     found = []
     for family in sorted({record.family for record in tasks}):
         rule.fit([record for record in known if record.family != family])
         for record in tasks:
             if record.family == family:
+                tell(record.name)
                 found.extend(_answers(rule, record))
-                told()
     return found
 
 
@@ -123,8 +123,8 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         found[f"stretched_{name}"] = _with_interval(share, np.mean)
     found["better"] = _with_interval(_per_task(groups, lambda o: o.score.excess < 0), np.mean)
     found["net_saving"] = _with_interval(_per_task(groups, _net_saving), np.median)
-    found["harm"] = _with_interval(excess > HARM, np.mean)
-    found["catastrophe"] = _with_interval(excess > CATASTROPHE, np.mean)
+    found["harm"] = _with_interval((excess > HARM).astype(float), np.mean)
+    found["catastrophe"] = _with_interval((excess > CATASTROPHE).astype(float), np.mean)
     return found | _calibration(groups)
 
 
@@ -187,7 +187,7 @@ def _with_interval(values: Array, statistic: Callable[..., Any]) -> list[float]:
     if not len(values):
         return [math.nan] * 3
     middle = float(statistic(values))
-    if np.ptp(values) == 0:
+    if np.all(values == values[0]):
         return [middle] * 3
     found = stats.bootstrap(
         (values,), statistic, n_resamples=RESAMPLES, method="percentile",

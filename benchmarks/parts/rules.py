@@ -144,7 +144,7 @@ class Search(Rule):
         trials: Trainings of the greatest length that the tier would pay for; fixes that length.
     """
 
-    repeats = 3
+    repeats = 2
 
     def __init__(self, tier: str, trials: int) -> None:
         self.tier = tier

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+
+from benchmarks.parts.panels import panels, save
 
 Cell = dict[str, Any]
 # Losses below this are drawn there: 0 has no logarithm.
@@ -19,7 +19,7 @@ LEAST = 1e-16
 def draw_cma_es(cells: Sequence[Cell], libraries: Sequence[str], file: Path) -> None:
     """Median evaluations to the target against dimensions, one panel for each function."""
     titles = list(dict.fromkeys(cell["title"] for cell in cells))
-    figure, axes = _panels(len(titles), "dimensions", "evaluations to the target")
+    figure, axes = panels(len(titles), "dimensions", "evaluations to the target")
     for axis, title in zip(axes, titles, strict=True):
         own = [cell for cell in cells if cell["title"] == title]
         for library, marker in zip(libraries, "os^", strict=True):
@@ -36,12 +36,12 @@ def draw_cma_es(cells: Sequence[Cell], libraries: Sequence[str], file: Path) -> 
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()
     axes[0].legend(fontsize=8)
-    _save(figure, file)
+    save(figure, file)
 
 
 def draw_hybrids(cells: Sequence[Cell], file: Path) -> None:
     """The final losses of all seeds, one panel for each problem."""
-    figure, axes = _panels(len(cells), "", "final loss")
+    figure, axes = panels(len(cells), "", "final loss")
     for axis, cell in zip(axes, cells, strict=True):
         for place, runs in enumerate(cell["runs"].values()):
             losses = np.maximum([run["loss"] for run in runs], LEAST)
@@ -52,7 +52,7 @@ def draw_hybrids(cells: Sequence[Cell], file: Path) -> None:
         axis.set_title(cell["title"], fontsize=8)
         names = [name.replace(", ", ",\n") for name in cell["runs"]]
         axis.set_xticks(range(len(names)), names, fontsize=7, rotation=45)
-    _save(figure, file)
+    save(figure, file)
 
 
 def draw_regrets(found: dict[str, dict[str, np.ndarray]], file: Path) -> None:
@@ -62,7 +62,7 @@ def draw_regrets(found: dict[str, dict[str, np.ndarray]], file: Path) -> None:
         found: By title and method, regrets of shape (seeds, evaluations).
         file: A PNG.
     """
-    figure, axes = _panels(len(found), "evaluations", "simple regret")
+    figure, axes = panels(len(found), "evaluations", "simple regret")
     for axis, (title, methods) in zip(axes, found.items(), strict=True):
         for method, regrets in methods.items():
             low, middle, high = np.quantile(np.maximum(regrets, LEAST), [0.25, 0.5, 0.75], axis=0)
@@ -72,20 +72,4 @@ def draw_regrets(found: dict[str, dict[str, np.ndarray]], file: Path) -> None:
         axis.set_yscale("log")
         axis.set_title(title, fontsize=9)
     axes[0].legend(fontsize=8)
-    _save(figure, file)
-
-
-def _panels(count: int, across: str, up: str) -> tuple[Figure, Sequence[Any]]:
-    figure = Figure(figsize=(3.1 * count, 3.4), dpi=90)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, count, squeeze=False)[0]
-    for axis in axes:
-        axis.set_xlabel(across)
-        axis.grid(visible=True, alpha=0.3)
-    axes[0].set_ylabel(up)
-    return figure, axes
-
-
-def _save(figure: Figure, file: Path) -> None:
-    figure.tight_layout()
-    figure.savefig(file, metadata={"Software": None})
+    save(figure, file)

@@ -1,0 +1,344 @@
+"""How good ways of choosing an optimizer, a rate and a schedule are, on recorded trainings.
+
+    python -m benchmarks.advice [--json FILE]              rules on the development tasks
+    python -m benchmarks.advice --release --json FILE      all tasks, and the test part, once
+    KERAS_BACKEND=jax python -m benchmarks.advice --real NAME ... --json FILE
+
+Every rule answers on every task as if it had never seen it: what it learns, it learns from other
+families (architecture and data source). It is shown one seed's trainings, pays for what it looks
+at, and is judged by another seed's. Three tasks in ten, drawn by family, are the test part: rules
+are scored there once for each release, and the history is kept beside the figures. `--real` asks
+the recommender itself on the named tasks, trains its answer with Keras, and sets that beside what
+the replay said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import hashlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table as RichTable
+
+from benchmarks.parts import advice_plots, judge, results, terminal
+from benchmarks.parts.judge import Outcome, figures
+from benchmarks.parts.rules import Rule, Search, baselines
+from recommender.knowledge import grid
+from recommender.knowledge.grid import Choice
+from recommender.knowledge.score import excess, mean_best, oracle_loss, score, worthwhile
+from recommender.knowledge.table import FILE, Record, Table, truth
+
+HISTORY = Path(__file__).resolve().parent.parent / "docs/benchmarks/results/advice-history.json"
+# Within this share of the best, an optimizer counts as one of the best on a task.
+NEAR = 0.02
+RATIOS = np.geomspace(0.05, 4.0, 60)
+BLIND = Choice(grid.FULL.trunks[2], "late_cooldown")
+
+
+def report(table: Table, rules: Sequence[Rule], *, release: bool) -> dict[str, Any]:
+    """Everything that is measured by replay.
+
+    Args:
+        table: The truth table.
+        rules: Who is judged.
+        release: Whether to judge on all tasks and on the test part, else on development tasks.
+    """
+    every = list(table.values())
+    tasks = every if release else [record for record in every if not judge.is_test(record)]
+    found: dict[str, Any] = {
+        "part": "all tasks" if release else "development tasks",
+        "table": contents(table),
+        "cells": [],
+        "fidelity": judge.fidelity(tasks),
+        "winners": winners(tasks),
+        "distances": distances(tasks),
+    }
+    cells: dict[str, list[dict[str, Any]]] = {}
+    for rule, tell in terminal.told(rules, lambda rule: rule.name):
+        outcomes = judge.judged(rule, tasks, tasks, tell)
+        cell = _cell(rule, outcomes)
+        if release:
+            cell["test"] = figures([o for o in outcomes if judge.is_test(o.record)])
+        cells.setdefault(rule.name, []).append(cell)
+    # A search that was run with several lengths of trials is shown with the best of them.
+    found["cells"] = [min(group, key=lambda c: c["mean_regret"][0]) for group in cells.values()]
+    return found
+
+
+def _cell(rule: Rule, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    cell: dict[str, Any] = {"rule": rule.name, **figures(outcomes)}
+    if isinstance(rule, Search):
+        cell["trials"] = rule.trials
+    cell["profile"] = [round(float(v), 4) for v in judge.profile(outcomes, RATIOS)]
+    bins = judge.reliability(outcomes)
+    if bins:
+        cell["reliability"] = bins
+    long = [o for o in outcomes if o.record.full_steps >= judge.QUICK_STEPS]
+    if long:
+        cell["long"] = figures(long)
+    return cell
+
+
+# ---------------------------------------------------------------------- what the table says
+
+
+def contents(table: Table) -> dict[str, Any]:
+    """How much was measured."""
+    records = list(table.values())
+    lengths = [record.full_steps for record in records]
+    return {
+        "tasks": len(records),
+        "sources": len({record.facts["source"] for record in records}),
+        "families": len({record.family for record in records}),
+        "test_tasks": sum(judge.is_test(record) for record in records),
+        "shortest": min(lengths),
+        "longest": max(lengths),
+        "at_least_6000": sum(length >= 6000 for length in lengths),
+        "core_hours": sum(record.facts["core_seconds"] for record in records) / 3600,
+        "million_gradients": sum(record.facts["gradients"] for record in records) / 1e6,
+        "trainings": sum(
+            len(r.grid.choices) * r.seeds + grid.DEFAULT_SEEDS - r.seeds for r in records
+        ),
+        "bytes": FILE.stat().st_size,
+        "architectures": _counted(record.facts["architecture"] for record in records),
+    }
+
+
+def _counted(words: Iterable[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for word in words:
+        found[word] = found.get(word, 0) + 1
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+
+
+def winners(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Per optimizer: on how many tasks its best configuration is the best, or close to it.
+
+    Chosen on one seed and read off the other, like the oracle. "only" counts the tasks where no
+    other optimizer comes close.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        best: dict[str, float] = {}
+        methods = {choice.setting.method for choice in record.grid.choices}
+        for method in methods:
+            own = [c for c in record.grid.choices if c.setting.method == method]
+            best[method] = float(
+                np.mean([_transferred(record, own, s) for s in range(record.seeds)])
+            )
+        lowest = min(best.values())
+        # As a share of the default's loss, so that losses of either sign compare.
+        near = [m for m, v in best.items() if excess(record, v) - excess(record, lowest) <= NEAR]
+        for method, loss in best.items():
+            row = found.setdefault(
+                method,
+                {"method": method, "tasks": 0, "first": 0, "near": 0, "only": 0, "where": []},
+            )
+            row["tasks"] += 1
+            row["first"] += loss == lowest
+            row["near"] += method in near
+            row["only"] += near == [method]
+            if near == [method]:
+                row["where"].append(record.facts["architecture"])
+    for row in found.values():
+        row["where"] = _counted(row["where"])
+    return sorted(found.values(), key=lambda row: -row["near"] / row["tasks"])
+
+
+def _transferred(record: Record, choices: Sequence[Choice], seed: int) -> float:
+    """The loss, on the other seeds, of what is best on this one."""
+    best = min(choices, key=lambda c: mean_best(record, c, [seed]))
+    return mean_best(record, best, [s for s in range(record.seeds) if s != seed])
+
+
+def distances(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """How far the blind choice and the oracle are below the default, by kind of model."""
+    groups: dict[str, list[Record]] = {"all": list(records)}
+    for record in records:
+        groups.setdefault(record.facts["architecture"], []).append(record)
+    rows = []
+    for name, group in groups.items():
+        seeds = range(grid.SEEDS)
+        best = [excess(r, oracle_loss(r)) for r in group]
+        blind = [score(r, BLIND, seeds) for r in group]
+        rows.append(
+            {
+                "group": name,
+                "tasks": len(group),
+                "gainful": sum(worthwhile(r) for r in group),
+                "oracle": float(np.median(best)),
+                "blind": float(np.median([s.excess for s in blind])),
+                "blind_time": float(np.median([min(s.time_ratio, judge.CAP) for s in blind])),
+                "blind_worse": float(np.mean([s.excess > judge.HARM for s in blind])),
+            }
+        )
+    return rows
+
+
+# ---------------------------------------------------------------------- the release's history
+
+
+def released(found: dict[str, Any], *, file: Path = HISTORY) -> None:
+    """Add the test part's scores to the history; one entry for each version and table.
+
+    Raises:
+        SystemExit: This version has been scored on this table already.
+    """
+    from keras_gradopt import __version__
+
+    history = json.loads(file.read_text("utf-8")) if file.exists() else []
+    table = hashlib.sha256(FILE.read_bytes()).hexdigest()[:12]
+    if any(entry["version"] == __version__ and entry["table"] == table for entry in history):
+        sys.exit(
+            f"version {__version__} was scored on this table already, see {file.name}: the test "
+            "part is scored once for each release. Leave --release out to judge by replay on the "
+            "development tasks."
+        )
+    history.append(
+        {
+            "version": __version__,
+            "table": table,
+            "date": dt.datetime.now(dt.UTC).date().isoformat(),
+            "rules": {cell["rule"]: cell["test"] for cell in found["cells"]},
+        }
+    )
+    file.write_text(json.dumps(history, indent=1) + "\n", "utf-8")
+
+
+# ---------------------------------------------------------------------- the real thing
+
+
+def real(names: Sequence[str], tier: str, told: Any) -> list[dict[str, Any]]:
+    """Ask the recommender itself on recorded tasks, and train what it says with Keras.
+
+    Args:
+        names: Tasks of the table.
+        tier: What the advice may cost.
+        told: Is called with a line of text after each task.
+    """
+    import keras
+
+    from recommender import recommend
+    from recommender.forecast import replayed
+    from recommender.knowledge import tasks
+    from recommender.knowledge.replay import Bench
+
+    rows = []
+    for name in names:
+        record, task = truth()[name], tasks.find(name)
+        x, y, x_val, y_val = task.load()
+        advice = recommend(
+            task.model(0), x, y, (x_val, y_val), loss=task.loss(), epochs=task.epochs,
+            batch_size=task.batch_size, tier=tier, progress=False,
+        )  # fmt: skip
+        steps, losses = [], []
+        model = task.model(1)
+        model.compile(optimizer=advice.optimizer(), loss=task.loss())
+        np.random.seed(1)  # noqa: NPY002 (Keras shuffles with it)
+        history = model.fit(
+            x, y, validation_data=(x_val, y_val), epochs=task.epochs, batch_size=task.batch_size,
+            validation_batch_size=256, verbose=0,
+        ).history  # fmt: skip
+        losses = [v if math.isfinite(v) else math.inf for v in history["val_loss"]]
+        per_epoch = math.ceil(len(y) / task.batch_size)
+        steps = [per_epoch * (i + 1) for i in range(len(losses))]
+        first = next((s for s, v in zip(steps, losses, strict=True) if v <= record.target), None)
+        decision = replayed(Bench(record, 0, tier))
+        answer = Choice(decision.candidate.setting, decision.candidate.shape)
+        told_by_replay = score(record, answer, [1])
+        rows.append(
+            {
+                "task": name,
+                "advised": advice.decision.candidate.label,
+                "replayed": decision.candidate.label,
+                "excess": excess(record, min(losses)),
+                "replayed_excess": told_by_replay.excess,
+                "time_ratio": None if first is None else first / record.default_steps,
+                "replayed_time_ratio": told_by_replay.time_ratio
+                if math.isfinite(told_by_replay.time_ratio)
+                else None,
+                "cost": advice.cost.fraction_of_full,
+                "seconds": advice.cost.seconds,
+                "backend": keras.config.backend(),
+            }
+        )
+        told(f"{name}: {rows[-1]['advised']}, {rows[-1]['excess']:+.1%}")
+    return rows
+
+
+def main() -> None:
+    """Judge, print, and keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", type=Path, help="where the figures go, kept for the pages")
+    parser.add_argument("--release", action="store_true", help="score the test part, once")
+    parser.add_argument("--rules", metavar="TEXT", help="only rules with this in their name")
+    parser.add_argument("--real", nargs="+", metavar="NAME", help="tasks to ask the recommender on")
+    parser.add_argument("--tier", default="quick", help="what its advice may cost")
+    given = parser.parse_args()
+    old = json.loads(given.json.read_text("utf-8")) if given.json and given.json.exists() else {}
+    if given.real:
+        os.environ.setdefault("KERAS_BACKEND", "jax")
+        asked = real(given.real, given.tier, lambda line: sys.stderr.write(line + "\n"))
+        kept = [row for row in old.get("real", []) if row["task"] not in given.real]
+        results.save({**old, "real": [*kept, *asked]}, given.json)
+        return
+    wanted = [rule for rule in baselines() if not given.rules or given.rules in rule.name]
+    found = report(truth(), wanted, release=given.release)
+    if given.release:
+        released(found)
+    results.save({**{k: old[k] for k in ("real",) if k in old}, **found}, given.json)
+    if given.json:
+        advice_plots.draw_profiles(
+            found["cells"], RATIOS, given.json.parent.parent / "advice_profile.png"
+        )
+        advice_plots.draw_calibration(
+            found["cells"], given.json.parent.parent / "advice_calibration.png"
+        )
+    table = RichTable(*HEADINGS, title=f"Rules on recorded trainings, {found['part']}")
+    for cells in rows(found["cells"]):
+        table.add_row(*cells)
+    terminal.print_table(table)
+
+
+HEADINGS = [
+    "rule", "cost", "mean regret", "time ratio", "≤ 0.5", "≤ 0.75", "better", "worse by > 1 %",
+]  # fmt: skip
+
+
+def rows(cells: Iterable[dict[str, Any]]) -> list[list[str]]:
+    """The table of rules."""
+    return [
+        [
+            cell["rule"],
+            f"{cell['cost']:.3g}",
+            _figure(cell["mean_regret"]),
+            _figure(cell["time_ratio"]),
+            *(
+                _percent(cell[name])
+                for name in ("within_half", "within_three_quarters", "better", "harm")
+            ),
+        ]
+        for cell in cells
+    ]
+
+
+def _figure(value: Sequence[float]) -> str:
+    middle, low, high = value
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _percent(value: Sequence[float]) -> str:
+    middle, low, high = value
+    return f"{middle:.0%} ({low:.0%} to {high:.0%})"
+
+
+if __name__ == "__main__":
+    main()
