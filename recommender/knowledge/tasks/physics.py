@@ -218,10 +218,11 @@ def _burgers_data() -> Data:
 
 def _poisson_data() -> Data:
     rng = np.random.default_rng(22)
-    along, side = rng.random(256), rng.integers(0, 2, 256)
-    edge = np.where(np.arange(256)[:, None] % 2, np.c_[along, side], np.c_[side, along])
+    along, side = rng.random(256), rng.integers(0, 2, 256).astype(float)
+    level = np.arange(256) % 2 == 0
+    edge = np.where(level, along, side), np.where(level, side, along)
     return _data(
-        [(_rows(RESIDUAL, *rng.random((2, 768))), 0.0), (_rows(VALUE, *edge.T), 0.0)],
+        [(_rows(RESIDUAL, *rng.random((2, 768))), 0.0), (_rows(VALUE, *edge), 0.0)],
         lambda a, b: (
             np.sin(np.pi * a) * np.sin(2 * np.pi * b)
             + 0.5 * np.sin(2 * np.pi * a) * np.sin(np.pi * b)
