@@ -166,7 +166,7 @@ class Population(ABC):
         """Go on from other first weights and in another batch order; nothing is compiled again.
 
         Args:
-            problem: The same model, data and length under another seed.
+            problem: The same model and shapes of data under another seed.
         """
         self.problem = problem
         self._trunks.clear()

@@ -53,8 +53,7 @@ class JaxPopulation(Population):
         super().__init__(problem, settings, budget, progress)
         self._model = problem.model
         self.weights, self._extras = _values(problem.model)
-        self.x = keras.tree.map_structure(jnp.asarray, problem.x)
-        self.y = jnp.asarray(problem.y)
+        self._take_data()
         self._evaluate: Any = None
         self._programs: dict[str, _Program] = {}
         plain = []
@@ -69,8 +68,13 @@ class JaxPopulation(Population):
 
     def _restarted(self) -> None:
         self.weights, self._extras = _values(self.problem.model)
+        self._take_data()
         for program in set(self._programs.values()):
             program.restart()
+
+    def _take_data(self) -> None:
+        self.x = keras.tree.map_structure(jnp.asarray, self.problem.x)
+        self.y = jnp.asarray(self.problem.y)
 
     def start(self, setting: Setting) -> JaxState:
         """The state before the first step."""

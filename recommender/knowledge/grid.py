@@ -158,26 +158,27 @@ def horizons(full_steps: int) -> dict[float, tuple[int, int]]:
 
 
 def rates(shape: Shape, peak: float, full_steps: int) -> NDArray[np.float32]:
-    """The rate of each step; shape (full_steps,).
+    """The rate of each step, by the package's own schedules; shape (full_steps,)."""
+    from keras import ops
 
-    Cooldowns fall linearly and would reach 0 one step after the last; warmup rises linearly from
-    peak / (its steps) over the first `WARMUP` of all steps.
-    """
-    step = np.arange(full_steps)
-    if shape == "constant":
-        factor = np.ones(full_steps)
-    elif shape == "late_cooldown":
-        length = round(COOLDOWN * full_steps)
-        factor = np.minimum(1.0, (full_steps - step) / length)
-    elif shape == "linear":
-        factor = 1 - step / full_steps
-    else:
-        warm = max(1, round(WARMUP * full_steps)) if shape == "warmup_cosine" else 0
-        share = np.maximum(0, step - warm) / (full_steps - warm)
-        factor = 0.5 * (1 + np.cos(np.pi * share))
-        if warm:
-            factor = np.where(step < warm, (step + 1) / warm, factor)
-    return (peak * factor).astype(np.float32)
+    steps = ops.convert_to_tensor(np.arange(full_steps, dtype=np.float32))
+    values = schedule(shape, peak, full_steps).at(steps) if shape != "constant" else peak
+    return np.broadcast_to(ops.convert_to_numpy(values), full_steps).astype(np.float32)
+
+
+def schedule(shape: Shape, peak: float, full_steps: int) -> Any:
+    """A shape over so many steps as a schedule of `keras_gradopt`; not for "constant"."""
+    from keras_gradopt import schedules
+
+    warm = max(1, round(WARMUP * full_steps))
+    cool = round(COOLDOWN * full_steps)
+    if shape == "late_cooldown":
+        return schedules.WarmupStableDecay(peak, 0, full_steps - cool, cool)
+    if shape == "linear":
+        return schedules.LinearToZero(peak, full_steps)
+    if shape == "cosine":
+        return schedules.CosineDecay(peak, full_steps)
+    return schedules.Warmup(schedules.CosineDecay(peak, full_steps - warm), warm)
 
 
 def plain(setting: Setting) -> dict[str, Any]:

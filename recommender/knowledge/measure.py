@@ -10,6 +10,7 @@ of the parts.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -33,7 +34,7 @@ from recommender.knowledge import grid, tasks
 from recommender.knowledge.grid import Choice, Grid
 from recommender.knowledge.tasks import MeasuredTask
 from recommender.population import Population, State, open_population
-from recommender.problem import build
+from recommender.problem import Problem, build
 from recommender.request import checked
 from recommender.settings import Setting
 
@@ -224,6 +225,14 @@ def _alive(claim: Path) -> bool:
     return True
 
 
+def fingerprint(problem: Problem) -> str:
+    """Tells data apart: some change with the version of Python or of a package."""
+    digest = hashlib.sha256()
+    for values in (problem.x, problem.y, problem.x_val, problem.y_val):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()[:12]
+
+
 def machine() -> dict[str, str]:
     """What measured: processor, Python and the versions that numbers depend on."""
     versions = {name: importlib.metadata.version(name) for name in ("keras", "jax", "numpy")}
@@ -268,6 +277,7 @@ def measure_task(task: MeasuredTask, folder: Path) -> None:
                 "full_steps": problem.full_steps,
                 "steps_per_epoch": problem.steps_per_epoch,
                 "validation_price": population.validation_price,
+                "data": fingerprint(problem),
                 "description": description,
                 "gradients": population.budget.spent - spent,
                 "core_seconds": time.process_time() - used,
