@@ -176,7 +176,7 @@ def unlabelled_mnist() -> Data:
 
 _photograph_task = functools.partial(
     MeasuredTask,
-    source="sklearn photographs",
+    source="sklearn_photographs",
     packages=("scikit-learn",),
     licence="CC BY 2.0 (china.jpg, flower.jpg)",
 )
@@ -233,7 +233,7 @@ TASKS = (
         loss=squared_error,
         batch_size=32,
         epochs=40,
-        source="scikit-image photographs",
+        source="scikit_image_photographs",
         architecture="conv_autoencoder",
         traits=("denoising",),
         packages=("scikit-image",),

@@ -141,7 +141,7 @@ def _octave_network() -> keras.Model:
 photograph = partial(
     MeasuredTask,
     loss=squared_error,
-    source="sklearn photographs",
+    source="sklearn_photographs",
     architecture="coordinate",
     licence="CC BY 2.0 (sklearn/datasets/images/README.txt)",
     packages=("scikit-learn",),
@@ -178,7 +178,7 @@ TASKS = (
         loss=squared_error,
         batch_size=32,
         epochs=400,
-        source="runge steps",
+        source="runge_steps",
         architecture="coordinate",
         traits=("discontinuous",),
     ),

@@ -291,7 +291,7 @@ TASKS = (
         build=partial(_network, "wave", 2, 24, 3),
         batch_size=64,
         epochs=320,
-        source="wave equation",
+        source="wave_equation",
     ),
     solved(
         name="oscillator_damped",

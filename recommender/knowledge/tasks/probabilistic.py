@@ -186,7 +186,7 @@ TASKS = (
         loss=lambda: mean_of_outputs,
         batch_size=32,
         epochs=40,
-        source="python tokens",
+        source="python_tokens",
         architecture="probabilistic",
         licence="PSF-2.0",
         traits=("python_version",),
@@ -199,7 +199,7 @@ TASKS = (
         loss=lambda: mixture,
         batch_size=32,
         epochs=160,
-        source="inverse sine",
+        source="inverse_sine",
     ),
     likely(
         name="unequal_noise_gaussian",
@@ -209,7 +209,7 @@ TASKS = (
         loss=lambda: gaussian,
         batch_size=32,
         epochs=100,
-        source="unequal noise",
+        source="unequal_noise",
         traits=("label_noise",),
     ),
     likely(
@@ -220,7 +220,7 @@ TASKS = (
         loss=lambda: poisson,
         batch_size=64,
         epochs=40,
-        source="claim counts",
+        source="claim_counts",
         traits=("heavy_tails",),
     ),
     likely(
@@ -231,7 +231,7 @@ TASKS = (
         loss=squared_error,
         batch_size=64,
         epochs=160,
-        source="noised moons",
+        source="noised_moons",
         traits=("label_noise",),
     ),
 )
