@@ -195,7 +195,7 @@ TASKS = (
         load=prose_letters,
         build=functools.partial(letter_gru, 16, len(PROSE) + 1, 12, 24, len(PROSE) + 1, each=True),
         batch_size=32,
-        epochs=30,
+        epochs=26,
         source="python_help",
         architecture="recurrent",
         traits=("language_model",),
