@@ -159,9 +159,9 @@ TASKS = (
     ),
     MeasuredTask(
         name="word_neighbours",
-        summary="How often common words stand together, product of two tables of vectors of 16",
+        summary="How often common words stand together, product of two tables of vectors of 6",
         load=neighbours,
-        build=functools.partial(biased_product, COMMON, COMMON, 16),
+        build=functools.partial(biased_product, COMMON, COMMON, 6),
         loss=squared_error,
         batch_size=64,
         epochs=80,

@@ -65,7 +65,7 @@ def topics() -> str:
     return "\n".join(found[name] for name in sorted(found)).lower()
 
 
-def prose_letters(length: int = 20) -> Data:
+def prose_letters(length: int = 16) -> Data:
     """The next letter in the prose of Python's help; its end is held out."""
     text = re.sub(r" +", " ", topics())
     cut = int(len(text) * 0.9)
@@ -191,11 +191,11 @@ TASKS = (
     ),
     _task(
         name="prose_gru",
-        summary="Next letter of the prose of Python's help, GRU over 20 letters",
+        summary="Next letter of the prose of Python's help, GRU over 16 letters",
         load=prose_letters,
-        build=functools.partial(letter_gru, 20, len(PROSE) + 1, 12, 32, len(PROSE) + 1, each=True),
+        build=functools.partial(letter_gru, 16, len(PROSE) + 1, 12, 24, len(PROSE) + 1, each=True),
         batch_size=32,
-        epochs=30,
+        epochs=26,
         source="python_help",
         architecture="recurrent",
         traits=("language_model",),

@@ -82,7 +82,7 @@ def syllables(length: int = 12) -> Data:
 
 def next_phonemes(past: int = 4) -> Data:
     """The next phoneme from the four before; 0 stands before and after a word."""
-    spoken = [[p.rstrip("012") for p in phonemes] for _, phonemes in pronunciations(every=100)]
+    spoken = [[p.rstrip("012") for p in phonemes] for _, phonemes in pronunciations(every=60)]
     numbers = {p: k + 1 for k, p in enumerate(sorted({p for word in spoken for p in word}))}
     x, y = [], []
     for i in np.random.default_rng(0).permutation(len(spoken)):  # so that words stay whole
@@ -90,7 +90,7 @@ def next_phonemes(past: int = 4) -> Data:
         for k in range(past, len(row)):
             x.append(row[k - past : k])
             y.append(row[k])
-    return split(np.array(x, np.int32), np.array(y, np.int32), 1000, 8000, shuffled=False)
+    return split(np.array(x, np.int32), np.array(y, np.int32), 1000, 12000, shuffled=False)
 
 
 def window_model(past: int, symbols: int, width: int, hidden: int) -> keras.Model:
@@ -163,7 +163,7 @@ TASKS = (
         load=next_phonemes,
         build=functools.partial(window_model, 4, 40, 12, 48),
         batch_size=64,
-        epochs=80,
+        epochs=50,
         architecture="embedding",
         traits=("language_model",),
     ),
