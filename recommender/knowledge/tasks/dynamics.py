@@ -232,7 +232,7 @@ TASKS = (
         loss=squared_error,
         batch_size=32,
         epochs=60,
-        source="adding problem",
+        source="adding_problem",
         architecture="recurrent",
         traits=("plateau",),
     ),
@@ -244,7 +244,7 @@ TASKS = (
         loss=cross_entropy,
         batch_size=32,
         epochs=80,
-        source="markov chain",
+        source="markov_chain",
         architecture="recurrent",
     ),
     attending(
@@ -254,7 +254,7 @@ TASKS = (
         build=partial(_transformer, LETTERS, 2 * WORD - 1, WORD - 1, LETTERS, 2),
         batch_size=32,
         epochs=15,
-        source="repeated words",
+        source="repeated_words",
         traits=("label_noise",),
     ),
     attending(
@@ -264,7 +264,7 @@ TASKS = (
         build=partial(_transformer, MODULUS + 1, 3, 1, MODULUS, 1),
         batch_size=32,
         epochs=300,
-        source="modular sums",
+        source="modular_sums",
         traits=("tiny", "grokking"),
     ),
     generated(
@@ -286,7 +286,7 @@ TASKS = (
         loss=lambda: mean_of_outputs,
         batch_size=32,
         epochs=60,
-        source="linear regulator",
+        source="linear_regulator",
         architecture="control",
     ),
 )
