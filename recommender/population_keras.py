@@ -51,6 +51,9 @@ class KerasPopulation(Population):
     def start(self, setting: Setting) -> KerasState:
         """The state before the first step."""
         model = self._model(setting)
+        # Some slots start from the weights, and an earlier probe may have left its own in there.
+        _write(model.variables, self._initial)
+        self._resident.pop(setting.rule, None)
         fresh = setting.optimizer()
         fresh.build(model.trainable_variables)
         return KerasState(setting, self._initial, _read(fresh.variables))

@@ -83,3 +83,18 @@ def test_candidates_of_several_rules_share_one_compiled_step() -> None:
         population.trunk(setting).advance(5, "test")
     programs = {id(program) for program in population._programs.values()}
     assert len(programs) == 1
+
+
+def test_every_probe_starts_from_the_first_weights_whatever_ran_before() -> None:
+    # Prodigy keeps the weights it started from in a slot: an earlier probe's must not be in there.
+    asked = problem()
+    rates = [Setting("prodigy", 1.0), Setting("prodigy", 0.3)]
+    population = open_population(asked, rates, Budget("standard", asked.full_steps))
+    population.trunk(rates[0]).advance(8, "test")
+    population.trunk(rates[1]).advance(8, "test")
+    alone = open_population(asked, rates, Budget("standard", asked.full_steps))
+    alone.trunk(rates[1]).advance(8, "test")
+    # The same eight steps in the same program.
+    np.testing.assert_allclose(
+        population.trunk(rates[1]).losses, alone.trunk(rates[1]).losses, rtol=1e-6
+    )
