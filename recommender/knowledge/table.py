@@ -174,7 +174,7 @@ def collect(parts: Path, target: Path = FILE) -> list[str]:
         Names of tasks with missing parts, which are left out.
     """
     found: dict[str, dict[int, Path]] = {}
-    for path in parts.glob("*.npz"):
+    for path in parts.glob("*.*.npz"):
         name, seed, _ = path.name.rsplit(".", 2)
         found.setdefault(name, {})[int(seed)] = path
     kept: dict[str, Array] = {}

@@ -45,7 +45,7 @@ class JetInput(layers.Layer):
         d = self.coordinates
         values = x[:, None, :d]
         nothing = ops.zeros_like(values)
-        first = nothing + np.eye(d, dtype=np.float32)
+        first = nothing + ops.convert_to_tensor(np.eye(d, dtype=np.float32))
         return ops.concatenate([values, first, ops.zeros_like(first)], axis=1)
 
     def compute_output_shape(self, shape: Any) -> Any:
