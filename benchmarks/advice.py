@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table as RichTable
 
-from benchmarks.parts import advice_plots, judge, results, terminal
+from benchmarks.parts import judge, machine, results, terminal
 from benchmarks.parts.judge import Outcome, figures
 from benchmarks.parts.rules import Rule, Search, baselines
 from recommender.knowledge import grid
@@ -36,7 +36,7 @@ from recommender.knowledge.grid import Choice
 from recommender.knowledge.score import excess, mean_best, oracle_loss, score, worthwhile
 from recommender.knowledge.table import FILE, Record, Table, truth
 
-HISTORY = Path(__file__).resolve().parent.parent / "docs/benchmarks/results/advice-history.json"
+HISTORY = Path(__file__).resolve().parent.parent / "docs/benchmarks/advice-history.json"
 # Within this share of the best, an optimizer counts as one of the best on a task.
 NEAR = 0.02
 RATIOS = np.geomspace(0.05, 4.0, 60)
@@ -54,6 +54,10 @@ def report(table: Table, rules: Sequence[Rule], *, release: bool) -> dict[str, A
     every = list(table.values())
     tasks = every if release else [record for record in every if not judge.is_test(record)]
     found: dict[str, Any] = {
+        "script": "advice",
+        "backend": machine.backend(),
+        "machine": machine.describe(),
+        "ratios": RATIOS.tolist(),
         "part": "all tasks" if release else "development tasks",
         "table": contents(table),
         "cells": [],
@@ -295,13 +299,6 @@ def main() -> None:
     if given.release:
         released(found)
     results.save({**{k: old[k] for k in ("real",) if k in old}, **found}, given.json)
-    if given.json:
-        advice_plots.draw_profiles(
-            found["cells"], RATIOS, given.json.parent.parent / "advice_profile.png"
-        )
-        advice_plots.draw_calibration(
-            found["cells"], given.json.parent.parent / "advice_calibration.png"
-        )
     table = RichTable(*HEADINGS, title=f"Rules on recorded trainings, {found['part']}")
     for cells in rows(found["cells"]):
         table.add_row(*cells)

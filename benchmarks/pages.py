@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import gradient_free, second_order
-from benchmarks.parts import goals, results
+from benchmarks.parts import advice_page, goals, results
 from benchmarks.parts.results import FLOOR
 from benchmarks.parts.sets import SETS, in_words
 
@@ -155,6 +155,8 @@ def main() -> None:
             draw_all(report, given.folder)
         if report["script"] == "gradient_free":
             draw_searches(report, given.folder)
+        if report["script"] == "advice":
+            draw_advice(report, given.folder)
 
 
 def draw_all(report: Report, folder: Path) -> None:
@@ -182,6 +184,14 @@ def draw_searches(report: Report, folder: Path) -> None:
         search_plots.draw_regrets(titled, folder / "gradient_free_bayes.png")
 
 
+def draw_advice(report: Report, folder: Path) -> None:
+    """The pictures of the page on choosing."""
+    from benchmarks.parts import advice_plots
+
+    advice_plots.draw_profiles(report["cells"], report["ratios"], folder / "advice_profile.png")
+    advice_plots.draw_calibration(report["cells"], folder / "advice_calibration.png")
+
+
 def read(folder: Path) -> list[Report]:
     """The reports in a folder, in the order of backends."""
     reports = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))]
@@ -197,6 +207,7 @@ def pages(reports: Sequence[Report]) -> dict[str, str]:
         "memory": (MEMORY, memory_sections),
         "second_order": (SECOND_ORDER, second_order_sections),
         "gradient_free": (GRADIENT_FREE, gradient_free_sections),
+        "advice": (advice_page.HEAD, advice_sections),
     }
     found = {}
     for script, (head, sections) in makers.items():
@@ -388,6 +399,13 @@ def gradient_free_sections(report: Report) -> Iterable[str]:
             yield table(headings, rows)
             if part != "thresholds":
                 yield f"![The same as a picture](gradient_free_{part}.png)"
+
+
+def advice_sections(report: Report) -> Iterable[str]:
+    """Rules, odds, and what the truth table says by itself."""
+    for block in advice_page.sections(report, table):
+        # Tables and headings stand as they are.
+        yield block if block.startswith(("|", "#", "!")) else one_line_per_sentence(block)
 
 
 def judged(ratio: float, bound: float | None) -> list[str]:

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.parts.panels import panels, save
 
 Cell = dict[str, Any]
 
 
-def draw_profiles(cells: Sequence[Cell], ratios: np.ndarray, file: Path) -> None:
+def draw_profiles(cells: Sequence[Cell], ratios: Sequence[float], file: Path) -> None:
     """Share of tasks on which the default's best loss is reached within a time ratio.
 
     Args:

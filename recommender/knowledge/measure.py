@@ -15,10 +15,12 @@ import importlib.metadata
 import json
 import os
 import platform
+import queue
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -296,41 +298,58 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", help="tasks; all if none is named")
     parser.add_argument("--parts", type=Path, default=PARTS, help="where parts go")
-    parser.add_argument("--cores", type=int, nargs="*", help="the cores to use; all if not given")
+    parser.add_argument("--cores", type=int, nargs="+", help="the cores to use; all if not given")
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if keras.config.backend() != "jax":
         parser.error("the table is measured on JAX: set KERAS_BACKEND=jax.")
     wanted = [tasks.find(name) for name in given.names] or list(tasks.all_tasks().values())
     given.parts.mkdir(parents=True, exist_ok=True)
-    if given.core is None:
-        sys.exit(_on_cores(given.cores or sorted(os.sched_getaffinity(0))))
-    os.sched_setaffinity(0, {given.core})
-    for task in wanted:
-        try:
+    if given.core is not None:
+        os.sched_setaffinity(0, {given.core})
+        for task in wanted:
             measure_task(task, given.parts)
-        except tasks.DataMissing as error:
-            sys.stderr.write(f"{task.name} is left out: {error}\n")
+        return
+    able, missing = tasks.loadable(wanted)
+    failed = _on_cores([t.name for t in able], given.parts, given.cores)
+    for name, error in missing.items():
+        sys.stderr.write(f"{name} is left out: {error}\n")
+    for name, code in failed.items():
+        sys.stderr.write(f"{name} failed: its process ended with {code}. Run it again to go on.\n")
+    sys.exit(bool(failed))
 
 
-def _on_cores(cores: Sequence[int]) -> int:
-    """The same command once per core; threads of several would fight for one."""
+def _on_cores(names: Sequence[str], parts: Path, cores: Sequence[int] | None) -> dict[str, int]:
+    """Every task in a process of its own, one at a time on each core; gives those that failed.
+
+    A process of its own, because compiled programs are never let go of, and because one that runs
+    out of memory should take no other task with it.
+    """
+    free: queue.Queue[int] = queue.Queue()
+    for core in cores or sorted(os.sched_getaffinity(0)):
+        free.put(core)
     alone = {
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
     }
-    command = [sys.executable, "-m", "recommender.knowledge.measure", *sys.argv[1:]]
-    workers = [
-        subprocess.Popen([*command, "--core", str(core)], env=os.environ | alone)  # noqa: S603
-        for core in cores
-    ]
-    try:
-        return max(worker.wait() for worker in workers)
-    except KeyboardInterrupt:
-        for worker in workers:
-            worker.terminate()
-        return 130
+
+    def run(name: str) -> int:
+        core = free.get()
+        words = [sys.executable, "-m", "recommender.knowledge.measure", name]
+        words += ["--parts", str(parts), "--core", str(core)]
+        try:
+            return subprocess.run(words, env=os.environ | alone, check=False).returncode  # noqa: S603
+        finally:
+            free.put(core)
+
+    with ThreadPoolExecutor(free.qsize()) as pool:
+        try:
+            codes = dict(zip(names, pool.map(run, names), strict=True))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return {name: code for name, code in codes.items() if code}
 
 
 if __name__ == "__main__":
