@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help demo serve test test-long check format publish bench clean
+.PHONY: help demo serve test test-long check format publish measure bench clean
 
 # The newest that all pins have wheels for comes first; 3.14 will do for the demo, TensorFlow has no wheel for it.
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.11 python3.14 python3 python)
@@ -43,11 +43,17 @@ format: .venv/ready  ## Let ruff format and repair what it can
 publish: .venv/ready  ## Write the catalogue and the instant answer for readers without Keras
 	@KERAS_BACKEND=jax .venv/bin/python -m recommender.knowledge.publish
 
-bench: .venv/ready  ## Measure and write docs/benchmarks/ (SCRIPTS="step fit memory service", BACKENDS=torch: only these)
+measure: .venv/ready  ## Train the truth table's tasks that are not in .truth/ yet (NAMES="wine_mlp ...": only these)
+	@.venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r constraints/tasks.txt
+	@KERAS_BACKEND=jax .venv/bin/python -m recommender.knowledge.measure $(NAMES) $(ARGS)
+	@KERAS_BACKEND=jax .venv/bin/python -m recommender.knowledge.table .truth
+
+bench: .venv/ready  ## Measure and write docs/benchmarks/ (SCRIPTS="step fit memory service advice", BACKENDS=torch: only these)
 	@set -e; run() { echo "==> $$*"; KERAS_BACKEND=$$backend .venv/bin/python -m "benchmarks.$$@" $(ARGS); }; \
 	results=docs/benchmarks/results; \
 	for script in $(or $(SCRIPTS),step fit memory service); do \
 	  if [ $$script = service ]; then backend=jax; run service; continue; fi; \
+	  if [ $$script = advice ]; then backend=jax; run advice --json $$results/advice.json; continue; fi; \
 	  for backend in $(or $(BACKENDS),jax tensorflow torch); do \
 	    compiled=; [ $$script-$$backend != step-torch ] || compiled=--compiled; \
 	    run $$script $$compiled --json $$results/$$script-$$backend.json; \

@@ -128,12 +128,12 @@ def _more(cell: Cell) -> list[str]:
     ]
 
 
-FIDELITY = """Of the settings of a task, short trainings on one seed against the best loss of the
-full training (late cooldown) on the other: Spearman's correlation; the regret of taking the leader, the
-best of the leading three, or the best of the leading quarter; and how often the best of all is in
-that quarter.
-*annealed* trainings are cooled down at their end, *truncated* ones are cut off from a constant rate
-after as many steps.
+FIDELITY = """\
+Of the settings of a task, short trainings on one seed against the best loss of the full
+training (late cooldown) on the other: Spearman's correlation; the regret of taking the
+leader, the best of the leading three, or the best of the leading quarter; and how often
+the best of all is in that quarter. *annealed* trainings are cooled down at their end,
+*truncated* ones are cut off from a constant rate after as many steps.
 """
 FIDELITY_HEADINGS = [
     "length",
@@ -175,8 +175,9 @@ def _winner(row: dict[str, Any]) -> list[str]:
     ]
 
 
-DISTANCES = """Best validation loss against the default's, medians: of the best configuration
-(chosen on one seed, read off the other) and of the blind choice, Adam at 0.003 with a late cooldown.
+DISTANCES = """\
+Best validation loss against the default's, medians: of the best configuration (chosen on
+one seed, read off the other) and of the blind choice, Adam at 0.003 with a late cooldown.
 """
 DISTANCES_HEADINGS = [
     "tasks",
@@ -201,9 +202,10 @@ def _distance(row: dict[str, Any]) -> list[str]:
     ]
 
 
-REAL = """`recommend` itself was asked on these tasks, and its answer was trained by `fit` from other
-first weights; beside it, what the replay of the same rule said.
-Losses are against the default's recorded median.
+REAL = """\
+`recommend` itself was asked on these tasks, and its answer was trained by `fit` from
+other first weights; beside it, what the replay of the same rule said. Losses are against
+the default's recorded median.
 """
 REAL_HEADINGS = [
     "task",

@@ -196,6 +196,7 @@ class Optuna(Search):
         ]
         space = families(record.grid.choices)
         study = optuna.create_study(
+            study_name="search",  # Hyperband draws brackets from it; a random name repeats nothing
             sampler=optuna.samplers.TPESampler(seed=int(generator.integers(2**31))),
             pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=len(stops)),
         )

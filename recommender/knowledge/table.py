@@ -214,7 +214,7 @@ def _merged(name: str, paths: list[Path]) -> tuple[dict[str, Any], dict[str, Arr
     metas = [meta for meta, _ in parts]
     if {meta["version"] for meta in metas} != {grid.VERSION}:
         raise ValueError(f"{name} was measured on another grid; remove its parts.")
-    if len({(meta["full_steps"], meta["grid"], meta.get("data")) for meta in metas}) != 1:
+    if any(len({meta[key] for meta in metas}) != 1 for key in ("full_steps", "grid", "data")):
         raise ValueError(f"{name} changed between its seeds; remove its parts.")
     whole = [arrays for _, arrays in parts[: grid.SEEDS]]
     found = {what: np.stack([arrays[what] for arrays in whole]) for what in whole[0]}
@@ -232,7 +232,7 @@ def _merged(name: str, paths: list[Path]) -> tuple[dict[str, Any], dict[str, Arr
         "summary": task.summary,
         **{key: first[key] for key in ("grid", "full_steps", "steps_per_epoch", "when", "machine")},
         "validation_price": first["validation_price"],
-        "data": first.get("data"),
+        "data": first["data"],
         "description": description,
         "gradients": round(sum(meta["gradients"] for meta in metas)),
         "core_seconds": round(sum(meta["core_seconds"] for meta in metas)),

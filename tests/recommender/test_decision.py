@@ -8,7 +8,8 @@ import pytest
 
 from recommender.candidates import Candidate, hurdle, safe_answer
 from recommender.decision import choose, decide
-from recommender.forecast import blind_record, forecast, recorded, replay
+from recommender.forecast import blind_record, forecast, replay
+from recommender.knowledge.table import truth
 from recommender.probes import ProbeResult, Rung
 from recommender.settings import Setting
 
@@ -82,7 +83,7 @@ def test_a_diverged_default_gives_way_to_what_holds() -> None:
 
 def test_the_recorded_tasks_are_replayed_and_judged() -> None:
     outcomes = replay()
-    assert {o.task for o in outcomes} == set(recorded())
+    assert {o.task for o in outcomes} == set(truth())
     assert all(o.loss_ratio > 0 for o in outcomes)
     for o in outcomes:
         if o.basis == "safe":
@@ -91,7 +92,7 @@ def test_the_recorded_tasks_are_replayed_and_judged() -> None:
     probed = [o for o in outcomes if o.basis == "probe"]
     wins = sum(o.loss_ratio < 1 for o in probed)
     assert forecast("probe").p_beats_default == pytest.approx((wins + 1) / (len(probed) + 2))
-    assert forecast("prior").tasks == len(blind_record()) == len(recorded())
+    assert forecast("prior").tasks == len(blind_record()) == len(truth())
 
 
 def test_odds_from_drawn_data_are_wider_and_nearer_to_even() -> None:

@@ -22,6 +22,9 @@ HURDLE = SETTINGS[0]
 class Replayed(Population):
     """States are (rate, steps made)."""
 
+    def _restarted(self) -> None:
+        """Nothing is kept."""
+
     def start(self, setting: Setting) -> Any:
         return setting.learning_rate, 0
 
@@ -46,27 +49,27 @@ def raced(tier: str, epochs: int = 2000) -> tuple[list, Budget]:
 
 
 def test_the_better_third_goes_on_and_the_hurdle_with_it() -> None:
-    # 2 000 epochs of 10 steps: rungs at 1, 3 and 9 % of 20 000 steps.
+    # 2 000 epochs of 10 steps: rungs at 1, 4 and 16 % of 20 000 steps.
     results, _ = raced("standard")
     steps = {r.setting.learning_rate: [rung.step for rung in r.rungs] for r in results}
-    assert steps[0.1] == [200, 600, 1800]
-    assert steps[0.4] == [200, 600, 1800]
-    assert steps[0.2] == [200, 600]
+    assert steps[0.1] == [200, 800, 3200]
+    assert steps[0.4] == [200, 800, 3200]
+    assert steps[0.2] == [200, 800]
     assert steps[0.3] == [200]
     assert steps[9.0] == [200]
     by_rate = {r.setting.learning_rate: r for r in results}
     assert by_rate[9.0].diverged_at == 70
     assert by_rate[9.0].stopped == "diverged"
     assert by_rate[0.3].stopped == "place 3 of 5 at step 200"
-    # A rung is judged after a cooldown over a quarter of its steps.
-    assert by_rate[0.4].rungs[0].loss == pytest.approx(2.0 + 100 / 250)
+    # The cooldown is the last quarter of a rung's steps.
+    assert by_rate[0.4].rungs[0].loss == pytest.approx(2.0 + 100 / 200)
 
 
 def test_no_step_is_paid_twice() -> None:
     results, budget = raced("standard")
     validation = 1 / 3 * 80 / 32
-    trunks = 1800 * 2 + 600 + 200 + 128  # the diverging one ends with the chunk it broke in
-    branches = 50 * 4 + 150 * 3 + 450 * 2
+    trunks = 2400 * 2 + 600 + 150 + 128  # the diverging one ends with the chunk it broke in
+    branches = 50 * 4 + 200 * 3 + 800 * 2
     seen = sum(len(r.rungs) for r in results) - 1
     assert budget.spent == pytest.approx(trunks + branches + seen * validation)
     assert budget.spent <= budget.limit
