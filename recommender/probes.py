@@ -26,7 +26,7 @@ RUNGS = {
 # Below this full length a tenth of it is too short for a race.
 LEAST_STEPS_TO_RACE = 2000
 # A shorter training than this tells nothing.
-FIRST_STEPS = 60
+FIRST_STEPS = 40
 # One of so many goes on; the tighter tier halves.
 KEPT = {"quick": 2, "standard": 3, "thorough": 3}
 
