@@ -60,6 +60,7 @@ def report(table: Table, rules: Sequence[Rule], *, release: bool) -> dict[str, A
         "ratios": RATIOS.tolist(),
         "part": "all tasks" if release else "development tasks",
         "table": contents(table),
+        "tasks": [described(record) for record in every],
         "cells": [],
         "fidelity": judge.fidelity(tasks),
         "winners": winners(tasks),
@@ -113,6 +114,24 @@ def contents(table: Table) -> dict[str, Any]:
         ),
         "bytes": FILE.stat().st_size,
         "architectures": _counted(record.facts["architecture"] for record in records),
+    }
+
+
+def described(record: Record) -> dict[str, Any]:
+    """One task in a line."""
+    from recommender.knowledge import tasks
+
+    facts = record.facts
+    return {
+        "name": record.name,
+        "summary": facts["summary"],
+        "architecture": facts["architecture"],
+        "source": facts["source"],
+        "steps": record.full_steps,
+        "parameters": facts["description"]["parameters"],
+        "licence": tasks.find(record.name).licence,
+        "test": judge.is_test(record),
+        "oracle": excess(record, oracle_loss(record)),
     }
 
 

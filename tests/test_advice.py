@@ -219,6 +219,13 @@ def test_the_page_shows_every_rule_with_its_intervals() -> None:
     report = {
         "script": "advice", "backend": "jax", "machine": MACHINE,
         "part": "development tasks", "cells": cells, "fidelity": judge.fidelity(tasks),
+        "tasks": [
+            {
+                "name": "a", "summary": "Made up", "architecture": "mlp", "source": "one",
+                "steps": 5600, "parameters": 10, "licence": "none needed", "test": False,
+                "oracle": -0.1,
+            }
+        ],
         "winners": advice.winners(tasks), "distances": advice.distances(tasks),
         "table": {
             "tasks": 4, "sources": 2, "families": 3, "test_tasks": 1, "trainings": 10,

@@ -64,6 +64,9 @@ def sections(report: Report, table: MakeTable) -> Iterable[str]:
     yield "### How much there is to gain"
     yield DISTANCES
     yield table(DISTANCES_HEADINGS, [_distance(row) for row in report["distances"]])
+    yield "### The tasks"
+    yield TASKS
+    yield table(TASKS_HEADINGS, [_task(row) for row in report["tasks"]])
     if report.get("real"):
         yield "### The recommender itself"
         yield REAL
@@ -199,6 +202,36 @@ def _distance(row: dict[str, Any]) -> list[str]:
         f"{row['blind']:+.1%}",
         f"{row['blind_time']:.2f}",
         f"{row['blind_worse']:.0%}",
+    ]
+
+
+TASKS = """\
+Nothing of the data is in this repository: `constraints/tasks.txt` pins the packages that ship them.
+"""
+TASKS_HEADINGS = [
+    "task",
+    "what",
+    "kind",
+    "source",
+    "steps",
+    "parameters",
+    "best configuration",
+    "part",
+    "licence",
+]
+
+
+def _task(row: dict[str, Any]) -> list[str]:
+    return [
+        row["name"],
+        row["summary"],
+        row["architecture"].replace("_", " "),
+        row["source"].replace("_", " "),
+        f"{row['steps']:,}",
+        f"{row['parameters']:,}",
+        f"{row['oracle']:+.0%}",
+        "test" if row["test"] else "development",
+        row["licence"],
     ]
 
 
