@@ -86,9 +86,12 @@ def _cell(rule: Rule, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     bins = judge.reliability(outcomes)
     if bins:
         cell["reliability"] = bins
-    long = [o for o in outcomes if o.record.full_steps >= judge.QUICK_STEPS]
-    if long:
-        cell["long"] = figures(long)
+    for name, part in (
+        ("long", [o for o in outcomes if o.record.full_steps >= judge.QUICK_STEPS]),
+        ("gainful_tasks", [o for o in outcomes if worthwhile(o.record)]),
+    ):
+        if part:
+            cell[name] = figures(part)
     return cell
 
 

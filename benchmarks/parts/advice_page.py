@@ -41,9 +41,10 @@ def sections(report: Report, table: MakeTable) -> Iterable[str]:
     yield table(RULES, [_rule(cell) for cell in report["cells"]])
     yield "Searches cut their trials off at the length that turned out best for them."
     yield "![Share of tasks against the time ratio](advice_profile.png)"
-    long = [(cell, cell["long"]) for cell in report["cells"] if "long" in cell]
-    yield "The same for tasks of at least 6 000 steps, where the quick tier can race."
-    yield table(RULES, [_rule({**figures, "rule": cell["rule"]}) for cell, figures in long])
+    for name, title in PARTS.items():
+        part = [{**cell[name], "rule": cell["rule"]} for cell in report["cells"] if name in cell]
+        yield title
+        yield table(RULES, [_rule(cell) for cell in part])
     test = [(cell, cell["test"]) for cell in report["cells"] if "test" in cell]
     if test:
         yield "### The test part"
@@ -86,6 +87,10 @@ def _contents(table: dict[str, Any]) -> str:
     )
 
 
+PARTS = {
+    "gainful_tasks": "The same for tasks where the best configuration gains more than noise.",
+    "long": "The same for tasks of at least 6 000 steps, where the quick tier can race.",
+}
 RULES = [
     "rule",
     "cost",
@@ -132,10 +137,10 @@ def _more(cell: Cell) -> list[str]:
 
 
 FIDELITY = """\
-Of the settings of a task, short trainings on one seed against the best loss of the full
-training (late cooldown) on the other: Spearman's correlation; the regret of taking the
-leader, the best of the leading three, or the best of the leading quarter; and how often
-the best of all is in that quarter. *annealed* trainings are cooled down at their end,
+Of the settings of a task with something to gain, short trainings on one seed against the best
+loss of the full training (late cooldown) on the other: Spearman's correlation; the regret of taking
+the leader, the best of the leading three, or the best of the leading quarter; and how often the
+best of all is in that quarter. *annealed* trainings are cooled down at their end,
 *truncated* ones are cut off from a constant rate after as many steps.
 """
 FIDELITY_HEADINGS = [

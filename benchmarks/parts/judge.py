@@ -218,10 +218,10 @@ def profile(
 def fidelity(records: Sequence[Record]) -> list[dict[str, Any]]:
     """How well short trainings foretell full ones, by their length.
 
-    Of each task's trunks: Spearman's correlation of the loss of a short training on one seed with
-    the best loss of the full one (late cooldown) on the other; the regret of taking the leader,
-    the best of the leading three, and the best of the leading quarter; and how often the best of
-    all was in that quarter. "annealed" trainings are cooled down at their end, "truncated" ones
+    Of the trunks of each task with something to gain: Spearman's correlation of the loss of a short
+    training on one seed with the best loss of the full one (late cooldown) on the other; the regret
+    of taking the leader, the best of the leading three, and the best of the leading quarter; and
+    how often the best of all was in that quarter. "annealed" trainings are cooled down at their end, "truncated" ones
     are cut off from a constant rate after as many steps.
     """
     found = []
@@ -230,7 +230,7 @@ def fidelity(records: Sequence[Record]) -> list[dict[str, Any]]:
             rows = [
                 row
                 for record in records
-                if share in grid.horizons(record.full_steps)
+                if worthwhile(record) and share in grid.horizons(record.full_steps)
                 for seed in range(record.seeds)
                 if (row := _foretold(record, seed, share, annealed=kind == "annealed")) is not None
             ]
