@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ class Setting:
         return f"{self.class_name} {self.learning_rate:.3g}{extra}"
 
 
+@functools.cache
 def optimizer_class(method: str) -> type[Any]:
     """The class of a catalogue name in any spelling.
 

@@ -221,8 +221,8 @@ def fidelity(records: Sequence[Record]) -> list[dict[str, Any]]:
     Of the trunks of each task with something to gain: Spearman's correlation of the loss of a short
     training on one seed with the best loss of the full one (late cooldown) on the other; the regret
     of taking the leader, the best of the leading three, and the best of the leading quarter; and
-    how often the best of all was in that quarter. "annealed" trainings are cooled down at their end, "truncated" ones
-    are cut off from a constant rate after as many steps.
+    how often the best of all was in that quarter. "annealed" trainings are cooled down at their
+    end, "truncated" ones are cut off from a constant rate after as many steps.
     """
     found = []
     for share in grid.HORIZONS[:-1]:

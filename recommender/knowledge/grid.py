@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -71,13 +72,24 @@ class Grid:
     trunks: tuple[Setting, ...]
     shaped: tuple[Choice, ...]
 
-    @property
+    @functools.cached_property
     def choices(self) -> tuple[Choice, ...]:
         """Every configuration: two for each trunk, then the shaped ones."""
         both: tuple[Shape, ...] = ("constant", "late_cooldown")
         return (*(Choice(s, shape) for s in self.trunks for shape in both), *self.shaped)
 
-    @property
+    @functools.cached_property
+    def places(self) -> dict[Choice, tuple[str, int]]:
+        """Where a configuration's curves are: its shape, and the row among trunks or shaped."""
+        shapes: tuple[Shape, ...] = ("constant", "late_cooldown")
+        trunks = {
+            Choice(setting, shape): (str(shape), row)
+            for row, setting in enumerate(self.trunks)
+            for shape in shapes
+        }
+        return trunks | {c: ("shaped", i) for i, c in enumerate(self.shaped)}
+
+    @functools.cached_property
     def settings(self) -> tuple[Setting, ...]:
         """Every setting that occurs, once."""
         return tuple(dict.fromkeys((*self.trunks, *(c.setting for c in self.shaped))))

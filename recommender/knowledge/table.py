@@ -89,13 +89,13 @@ class Record:
         Raises:
             KeyError: The task was not measured under it.
         """
-        if choice in self.grid.shaped:
-            return self.arrays[f"shaped_{what}"][seed, self.grid.shaped.index(choice)]
-        if choice.setting not in self.grid.trunks or choice not in self.grid.choices:
+        if choice not in self.grid.places:
             raise KeyError(f"{self.name} was not measured under {choice.label}")
-        row = self.grid.trunks.index(choice.setting)
+        kind, row = self.grid.places[choice]
+        if kind == "shaped":
+            return self.arrays[f"shaped_{what}"][seed, row]
         constant = self.arrays[what][seed, row]
-        if choice.shape == "constant":
+        if kind == "constant":
             return constant
         cooled = self.arrays[f"cooled_{what}"][seed, row]
         return np.where(np.isnan(cooled), constant, cooled)
