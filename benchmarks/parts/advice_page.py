@@ -29,7 +29,8 @@ default, cut off at -0.5 and 3, over the tasks where that gap is more than twice
 in the geometric mean, as infinite in the shares.
 *stretched* asks for the shortest training with a late cooldown of its own, among ten lengths.
 *net saving* is what of one full training is left after the choice was paid and the target reached.
-*better* and *worse by > 1 %* compare the best validation losses.
+*better* and *worse by > 1 %* compare the best validation loss with the default's on the same seed,
+which shares first weights and batches.
 *cost* is in full trainings.
 """
 

@@ -20,6 +20,7 @@ REGRET_RANGE = (-0.5, 3.0)
 LEAST_SCALE = 0.05
 # The default's seeds have to differ by less than half the gain of the oracle.
 NOISE = 2.0
+DEFAULT = Choice(grid.DEFAULT, "constant")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Score:
         task: The task's name.
         choice: What was scored.
         loss: Best validation loss, mean over the seeds it was scored on.
-        excess: (loss - default's) / |default's|: 0.01 is one per cent worse, below 0 better.
+        excess: (loss - default's) / |default's| with the default's loss on the same seeds, which
+            share first weights and batches: 0.01 is one per cent worse, below 0 better.
         regret: (loss - oracle's) / (default's - oracle's), cut off at `REGRET_RANGE`; NaN where
             there is nothing to gain.
         time_ratio: Steps to the default's best loss per step that the default needed; infinite
@@ -68,20 +70,27 @@ def score(record: Record, choice: Choice, seeds: Sequence[int]) -> Score:
         record.name,
         choice,
         loss,
-        excess(record, loss),
+        excess(record, loss, mean_best(record, DEFAULT, seeds)),
         regret,
         float(np.median(firsts)) / record.default_steps,
         float(np.median(np.minimum(firsts, stretched))) / record.default_steps,
     )
 
 
-def excess(record: Record, loss: float) -> float:
-    """By which share of the default's best loss this one lies above it; infinite if diverged."""
+def excess(record: Record, loss: float, default: float | None = None) -> float:
+    """By which share of the default's best loss this one lies above it; infinite if diverged.
+
+    Args:
+        record: The task.
+        loss: A best validation loss.
+        default: The default's; None for its median over all its seeds.
+    """
     if not math.isfinite(loss):
         return math.inf
+    base = record.target if default is None else default
     first = float(record.arrays["initial"].mean())
     scale = max(abs(record.target), LEAST_SCALE * (first - record.target))
-    return (loss - record.target) / scale
+    return (loss - base) / scale
 
 
 def mean_best(record: Record, choice: Choice, seeds: Sequence[int]) -> float:

@@ -354,6 +354,20 @@ def test_scores_are_those_worked_out_by_hand() -> None:
 
 
 @pytest.mark.backend_free
+def test_a_loss_is_compared_with_the_default_from_the_same_first_weights() -> None:
+    r = record()
+    lucky = dict(r.arrays)
+    # On the second seed everything ends 0.2 lower, the default too; its median stays at 1.1.
+    for key in ("validation", "cooled_validation", "shaped_validation"):
+        lucky[key] = r.arrays[key] - np.array([0, 0.2], np.float32).reshape(-1, 1, 1)
+    found = score(
+        table.Record("lucky", r.facts, lucky), Choice(grid.SMALL.trunks[2], "constant"), [1]
+    )
+    assert found.loss == pytest.approx(1.0)
+    assert found.excess == pytest.approx(0.1 / 1.1, rel=1e-5)
+
+
+@pytest.mark.backend_free
 def test_losses_of_either_sign_compare() -> None:
     r = record()
     lowered = {key: values - 1.1 for key, values in r.arrays.items()}
