@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Iterator, Sequence
 
 import keras
@@ -37,10 +38,10 @@ def territory_names(*, ngrams: int = 0, length: int = 16) -> Data:
         DataMissing: When babel is not installed.
     """
     try:
-        from babel import Locale
+        babel = importlib.import_module("babel")
     except ImportError:
         raise DataMissing("babel") from None
-    names = [Locale(language).territories for language in LANGUAGES]
+    names = [babel.Locale(language).territories for language in LANGUAGES]
     codes = sorted(set.intersection(*(set(found) for found in names)))
     held = set(np.random.default_rng(0).permutation(codes)[: len(codes) // 6])
     parts: list[tuple[Array, Array]] = []
