@@ -32,7 +32,8 @@ class Outcome:
         task: Its name.
         basis: On which grounds the rule decided there.
         answer: What it answered.
-        loss_ratio: Best validation loss over the default's (1 + `Score.excess`); below 1 is better.
+        loss_ratio: Best validation loss over the default's (1 + `Score.excess`, which may
+            fall below 0 where losses pass through it); below 1 is better.
         time_ratio: Steps to the default's best loss over the default's own; infinite is never.
     """
 
