@@ -150,7 +150,9 @@ def test_the_trials_hold_what_the_evidence_holds(server: Server, finished: tuple
         assert trial["val_curve"] == [[s, pytest.approx(v, rel=1e-5)] for s, v in judged]
         steps = [step for step, _ in trial["loss_curve"]]
         assert steps == sorted(set(steps))
-        assert steps[-1] == trial["steps"] >= probe["rungs"][-1]["step"]
+        # The run at constant rate ends where the last rung's cooldown began.
+        length = probe["rungs"][-1]["step"]
+        assert steps[-1] == trial["steps"] >= length - round(length / 4)
     assert all(t["loss_curve"] is None for t in server.get(f"{path}/trials")["data"])
 
 
