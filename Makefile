@@ -43,7 +43,7 @@ format: .venv/ready  ## Let ruff format and repair what it can
 publish: .venv/ready  ## Write the catalogue and the instant answer for readers without Keras
 	@KERAS_BACKEND=jax .venv/bin/python -m recommender.knowledge.publish
 
-measure: .venv/ready  ## Train the truth table's tasks that are not in .truth/ yet (NAMES="wine_mlp ...": only these)
+measure: .venv/ready  ## Train the tasks that the truth table lacks, and put them in (NAMES="wine_mlp ...": these)
 	@.venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r constraints/tasks.txt
 	@KERAS_BACKEND=jax .venv/bin/python -m recommender.knowledge.measure $(NAMES) $(ARGS)
 	@KERAS_BACKEND=jax .venv/bin/python -m recommender.knowledge.table .truth

@@ -2,9 +2,9 @@
 
     KERAS_BACKEND=jax python -m recommender.knowledge.measure [TASK ...]
 
-Parts go to a folder; whatever is there already is kept, so a measurement can be stopped at any
-time and goes on where it was. Several processes may share the folder. `table.py` makes one file
-of the parts.
+Without names it takes the tasks that the shipped table lacks. Parts go to a folder; whatever is
+there already is kept, so a measurement can be stopped at any time and goes on where it was. Several
+processes may share the folder. `table.py` makes one file of the parts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from recommender.budget import Budget
 from recommender.description import describe
-from recommender.knowledge import grid, tasks
+from recommender.knowledge import grid, table, tasks
 from recommender.knowledge.grid import Choice, Grid
 from recommender.knowledge.tasks import MeasuredTask
 from recommender.population import Population, State, open_population
@@ -294,22 +294,24 @@ def measure_task(task: MeasuredTask, folder: Path) -> None:
 
 
 def main() -> None:
-    """Measure the named tasks, or all of them, with one process per processor core."""
+    """Measure the named tasks, or those that the table lacks, one process to a core."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", help="tasks; all if none is named")
+    parser.add_argument("names", nargs="*", help="tasks; if none is named, those not in the table")
     parser.add_argument("--parts", type=Path, default=PARTS, help="where parts go")
     parser.add_argument("--cores", type=int, nargs="+", help="the cores to use; all if not given")
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if keras.config.backend() != "jax":
         parser.error("the table is measured on JAX: set KERAS_BACKEND=jax.")
-    wanted = [tasks.find(name) for name in given.names] or list(tasks.all_tasks().values())
+    wanted = asked_for(given.names)
     given.parts.mkdir(parents=True, exist_ok=True)
     if given.core is not None:
         os.sched_setaffinity(0, {given.core})
         for task in wanted:
             measure_task(task, given.parts)
         return
+    if not wanted:
+        sys.stderr.write("The table holds every task. Name those to measure again.\n")
     able, missing = tasks.loadable(wanted)
     failed = _on_cores([t.name for t in able], given.parts, given.cores)
     for name, error in missing.items():
@@ -317,6 +319,14 @@ def main() -> None:
     for name, code in failed.items():
         sys.stderr.write(f"{name} failed: its process ended with {code}. Run it again to go on.\n")
     sys.exit(bool(failed))
+
+
+def asked_for(names: Sequence[str]) -> list[MeasuredTask]:
+    """The named tasks, or those that the shipped table lacks."""
+    known = set(table.Table()) if table.FILE.exists() else set()
+    return [tasks.find(name) for name in names] or [
+        task for name, task in tasks.all_tasks().items() if name not in known
+    ]
 
 
 def _on_cores(names: Sequence[str], parts: Path, cores: Sequence[int] | None) -> dict[str, int]:

@@ -170,6 +170,13 @@ def test_a_measurement_goes_on_where_it_was_and_becomes_one_file(
     assert list(table.Table(target)) == ["made"]
 
 
+@pytest.mark.backend_free
+def test_without_names_the_tasks_that_the_table_lacks_are_measured() -> None:
+    lacking = set(tasks.all_tasks()) - set(table.truth())
+    assert {task.name for task in measure.asked_for([])} == lacking
+    assert [task.name for task in measure.asked_for(["wine_mlp"])] == ["wine_mlp"]
+
+
 def test_a_part_belongs_to_one_process_and_a_dead_one_loses_it(tmp_path: Path) -> None:
     part = measure.Part(tmp_path, made_task(), 0)
     with part.claimed() as mine:
