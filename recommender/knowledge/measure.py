@@ -102,8 +102,8 @@ def _trunk(
     branches = np.full((len(grid.HORIZONS), population.blocks), np.nan, np.float32)
     for share in lengths:
         branches[grid.HORIZONS.index(share)] = np.inf
-    cooled.validation[at > starts_of(full)] = np.inf
-    cooled.training[at > starts_of(full)] = np.inf
+    after = at > lengths[1.0][1]
+    cooled.validation[after] = cooled.training[after] = np.inf
     trunk, heard = population.trunk(setting), 0
     for stop in sorted({*at.tolist(), *starts}):
         trunk.advance(stop, "trunk")
@@ -123,11 +123,6 @@ def _trunk(
             branches[grid.HORIZONS.index(share)] = np.inf if blocks is None else blocks
     population.forget(setting)
     return constant, cooled, branches
-
-
-def starts_of(full_steps: int) -> int:
-    """The first cooled step of the full length."""
-    return grid.horizons(full_steps)[1.0][1]
 
 
 def _shaped(population: Population, choice: Choice, at: NDArray[np.int32]) -> Curves:
