@@ -31,16 +31,19 @@ from rich.table import Table as RichTable
 from benchmarks.parts import judge, machine, results, terminal
 from benchmarks.parts.judge import Outcome, figures
 from benchmarks.parts.rules import Rule, Search, baselines
+from keras_gradopt import __version__
+from recommender.candidates import blind_choice
 from recommender.knowledge import grid
 from recommender.knowledge.grid import Choice
 from recommender.knowledge.score import excess, mean_best, oracle_loss, score, worthwhile
 from recommender.knowledge.table import FILE, Record, Table, truth
+from recommender.statistics import first_reach
 
 HISTORY = Path(__file__).resolve().parent.parent / "docs/benchmarks/advice-history.json"
 # Within this share of the best, an optimizer counts as one of the best on a task.
 NEAR = 0.02
 RATIOS = np.geomspace(0.05, 4.0, 60)
-BLIND = Choice(grid.FULL.trunks[2], "late_cooldown")
+BLIND = Choice(blind_choice().setting, blind_choice().shape)
 
 
 def report(table: Table, rules: Sequence[Rule], *, release: bool) -> dict[str, Any]:
@@ -212,26 +215,37 @@ def distances(records: Sequence[Record]) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------------- the release's history
 
 
+def history_of(file: Path = HISTORY) -> list[dict[str, Any]]:
+    """Scores of earlier releases, if this one may be scored.
+
+    Raises:
+        SystemExit: This version has been scored on this table already.
+    """
+    history: list[dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.exists() else []
+    if any(entry["version"] == __version__ and entry["table"] == _digest() for entry in history):
+        sys.exit(
+            f"version {__version__} was scored on this table already, see {file.name}: the test "
+            "part is scored once for each release. Leave --release out to judge by replay on the "
+            "development tasks."
+        )
+    return history
+
+
+def _digest() -> str:
+    return hashlib.sha256(FILE.read_bytes()).hexdigest()[:12]
+
+
 def released(found: dict[str, Any], *, file: Path = HISTORY) -> None:
     """Add the test part's scores to the history; one entry for each version and table.
 
     Raises:
         SystemExit: This version has been scored on this table already.
     """
-    from keras_gradopt import __version__
-
-    history = json.loads(file.read_text("utf-8")) if file.exists() else []
-    table = hashlib.sha256(FILE.read_bytes()).hexdigest()[:12]
-    if any(entry["version"] == __version__ and entry["table"] == table for entry in history):
-        sys.exit(
-            f"version {__version__} was scored on this table already, see {file.name}: the test "
-            "part is scored once for each release. Leave --release out to judge by replay on the "
-            "development tasks."
-        )
+    history = history_of(file)
     history.append(
         {
             "version": __version__,
-            "table": table,
+            "table": _digest(),
             "date": dt.datetime.now(dt.UTC).date().isoformat(),
             "rules": {cell["rule"]: cell["test"] for cell in found["cells"]},
         }
@@ -252,7 +266,7 @@ def real(names: Sequence[str], tier: str, told: Any) -> list[dict[str, Any]]:
     """
     import keras
 
-    from recommender import recommend
+    from recommender import demo, recommend
     from recommender.forecast import replayed
     from recommender.knowledge import tasks
     from recommender.knowledge.replay import Bench
@@ -260,23 +274,13 @@ def real(names: Sequence[str], tier: str, told: Any) -> list[dict[str, Any]]:
     rows = []
     for name in names:
         record, task = truth()[name], tasks.find(name)
-        x, y, x_val, y_val = task.load()
+        data = task.load()
         advice = recommend(
-            task.model(0), x, y, (x_val, y_val), loss=task.loss(), epochs=task.epochs,
+            task.model(0), data[0], data[1], data[2:], loss=task.loss(), epochs=task.epochs,
             batch_size=task.batch_size, tier=tier, progress=False,
         )  # fmt: skip
-        steps, losses = [], []
-        model = task.model(1)
-        model.compile(optimizer=advice.optimizer(), loss=task.loss())
-        np.random.seed(1)  # noqa: NPY002 (Keras shuffles with it)
-        history = model.fit(
-            x, y, validation_data=(x_val, y_val), epochs=task.epochs, batch_size=task.batch_size,
-            validation_batch_size=256, verbose=0,
-        ).history  # fmt: skip
-        losses = [v if math.isfinite(v) else math.inf for v in history["val_loss"]]
-        per_epoch = math.ceil(len(y) / task.batch_size)
-        steps = [per_epoch * (i + 1) for i in range(len(losses))]
-        first = next((s for s, v in zip(steps, losses, strict=True) if v <= record.target), None)
+        run = demo.train(task, advice.optimizer(), 1, data)
+        first = first_reach(run.steps, run.losses, record.target)
         decision = replayed(Bench(record, 0, tier))
         answer = Choice(decision.candidate.setting, decision.candidate.shape)
         told_by_replay = score(record, answer, [1])
@@ -285,9 +289,9 @@ def real(names: Sequence[str], tier: str, told: Any) -> list[dict[str, Any]]:
                 "task": name,
                 "advised": advice.decision.candidate.label,
                 "replayed": decision.candidate.label,
-                "excess": excess(record, min(losses)),
+                "excess": excess(record, run.best),
                 "replayed_excess": told_by_replay.excess,
-                "time_ratio": None if first is None else first / record.default_steps,
+                "time_ratio": first / record.default_steps if math.isfinite(first) else None,
                 "replayed_time_ratio": told_by_replay.time_ratio
                 if math.isfinite(told_by_replay.time_ratio)
                 else None,
@@ -310,6 +314,11 @@ def main() -> None:
     parser.add_argument("--tier", default="quick", help="what its advice may cost")
     given = parser.parse_args()
     old = json.loads(given.json.read_text("utf-8")) if given.json and given.json.exists() else {}
+    unknown = [name for name in given.real or () if name not in truth()]
+    if unknown:
+        parser.error(f"not in the table: {', '.join(unknown)}. It holds {', '.join(truth())}.")
+    if given.release:
+        history_of()  # refuses before the work, not after it
     if given.real:
         os.environ.setdefault("KERAS_BACKEND", "jax")
         asked = real(given.real, given.tier, lambda line: sys.stderr.write(line + "\n"))

@@ -99,7 +99,7 @@ def run(
                     tick = keras.callbacks.LambdaCallback(
                         on_epoch_end=lambda epoch, logs, bar=bar: bars.advance(bar)
                     )
-                    runs.append(_train(task, make(), seed, (x, y, x_val, y_val), tick))
+                    runs.append(train(task, make(), seed, (x, y, x_val, y_val), tick))
         except KeyboardInterrupt:
             _show_partly(advice, default, advised[: len(default)], report, console)
             raise
@@ -123,13 +123,22 @@ def _show_partly(
     console.print(f"Interrupted after {len(advised)} pairs of trainings; what there is: {report}")
 
 
-def _train(
+def train(
     task: Task,
     optimizer: keras.optimizers.Optimizer,
     seed: int,
     data: Data,
-    tick: keras.callbacks.Callback,
+    tick: keras.callbacks.Callback | None = None,
 ) -> Run:
+    """One full training by `fit`.
+
+    Args:
+        task: What is trained.
+        optimizer: A fresh one.
+        seed: Of the first weights and the order of batches.
+        data: What `task.load` gave.
+        tick: Hears how it goes.
+    """
     x, y, x_val, y_val = data
     model = task.model(seed)
     model.compile(optimizer=optimizer, loss=task.loss())
@@ -138,7 +147,7 @@ def _train(
     began = time.monotonic()
     history = model.fit(
         x, y, validation_data=(x_val, y_val), batch_size=task.batch_size, epochs=task.epochs,
-        validation_batch_size=256, verbose=0, callbacks=[tick],
+        validation_batch_size=256, verbose=0, callbacks=[tick] if tick else [],
     ).history  # fmt: skip
     per_epoch = math.ceil(len(y) / task.batch_size)
     losses = [v if math.isfinite(v) else math.inf for v in history["val_loss"]]

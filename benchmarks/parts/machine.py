@@ -11,6 +11,8 @@ import platform
 import sys
 from pathlib import Path
 
+from recommender.knowledge.processor import processor
+
 # Read when a framework is imported, and by NumPy.
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -49,7 +51,7 @@ def hold_to_one_core() -> None:
 def describe() -> dict[str, str]:
     """Processor, cores, memory, versions and date: what figures hold for."""
     found = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(os.cpu_count()),
         "memory": f"{_memory() / 2**30:.0f} GiB",
         "system": f"{platform.system()}, Python {platform.python_version()}",
@@ -82,15 +84,6 @@ def _version(distribution: str) -> str:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return importlib.metadata.version(distribution.removesuffix("-cpu"))
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    for line in info.read_text("utf-8").splitlines() if info.exists() else ():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def _memory() -> int:

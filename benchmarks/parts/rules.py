@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from recommender.knowledge.table import Record
 from recommender.settings import Setting
 
 Generator = np.random.Generator
+# Of one study; what was trained before costs nothing, so the budget alone would not end it.
+MOST_TRIALS = 200
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,6 @@ class Optuna(Search):
             pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=len(stops)),
         )
         best = Choice(grid.DEFAULT, "constant"), math.inf
-        # A trial of a configuration that was trained before costs nothing.
         for _ in range(MOST_TRIALS):
             trial = study.ask()
             choice = _suggested(trial, space)
@@ -219,9 +221,6 @@ class Optuna(Search):
             except BudgetExhausted:
                 break
         return Answer(best[0])
-
-
-MOST_TRIALS = 200
 
 
 class Recommender(Rule):
@@ -293,12 +292,11 @@ def families(choices: Sequence[Choice]) -> dict[str, list[Choice]]:
     return found
 
 
-def _suggested(trial: object, space: dict[str, list[Choice]]) -> Choice:
-    suggest: Callable[..., object] = trial.suggest_categorical  # type: ignore[attr-defined]
-    offered = space[str(suggest("family", list(space)))]
+def _suggested(trial: Any, space: dict[str, list[Choice]]) -> Choice:
+    offered = space[trial.suggest_categorical("family", list(space))]
     shapes = sorted({c.shape for choices in space.values() for c in choices})
-    rate = trial.suggest_float("rate", 3e-4, 3e-1, log=True)  # type: ignore[attr-defined]
-    shape = suggest("shape", shapes)
+    rate = trial.suggest_float("rate", 3e-4, 3e-1, log=True)
+    shape = trial.suggest_categorical("shape", shapes)
     # The nearest that was recorded: the shape first, then the rate.
     same = [c for c in offered if c.shape == shape] or offered
     return min(same, key=lambda c: _apart(c.setting.learning_rate, rate))

@@ -16,6 +16,8 @@ VERSION = 1
 
 Shape = Literal["constant", "late_cooldown", "linear", "cosine", "warmup_cosine"]
 SHAPES: tuple[str, ...] = get_args(Shape)
+# What one run at constant rate gives, with the cooldowns that branch off it.
+OF_A_TRUNK: tuple[Shape, ...] = ("constant", "late_cooldown")
 
 # Lengths, as shares of the full one, for which a late cooldown is made and validated.
 HORIZONS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.25, 0.35, 0.5, 0.75, 1.0)
@@ -75,17 +77,16 @@ class Grid:
     @functools.cached_property
     def choices(self) -> tuple[Choice, ...]:
         """Every configuration: two for each trunk, then the shaped ones."""
-        both: tuple[Shape, ...] = ("constant", "late_cooldown")
-        return (*(Choice(s, shape) for s in self.trunks for shape in both), *self.shaped)
+        pairs = (Choice(s, shape) for s in self.trunks for shape in OF_A_TRUNK)
+        return (*pairs, *self.shaped)
 
     @functools.cached_property
     def places(self) -> dict[Choice, tuple[str, int]]:
         """Where a configuration's curves are: its shape, and the row among trunks or shaped."""
-        shapes: tuple[Shape, ...] = ("constant", "late_cooldown")
         trunks = {
             Choice(setting, shape): (str(shape), row)
             for row, setting in enumerate(self.trunks)
-            for shape in shapes
+            for shape in OF_A_TRUNK
         }
         return trunks | {c: ("shaped", i) for i, c in enumerate(self.shaped)}
 

@@ -32,8 +32,10 @@ from numpy.typing import NDArray
 
 from recommender.budget import Budget
 from recommender.description import describe
+from recommender.errors import RequestError
 from recommender.knowledge import grid, table, tasks
 from recommender.knowledge.grid import Choice, Grid
+from recommender.knowledge.processor import processor
 from recommender.knowledge.tasks import MeasuredTask
 from recommender.population import Population, State, open_population
 from recommender.problem import Problem, build
@@ -233,16 +235,7 @@ def fingerprint(problem: Problem) -> str:
 def machine() -> dict[str, str]:
     """What measured: processor, Python and the versions that numbers depend on."""
     versions = {name: importlib.metadata.version(name) for name in ("keras", "jax", "numpy")}
-    return {"python": platform.python_version(), "processor": _processor(), **versions}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return {"python": platform.python_version(), "processor": processor(), **versions}
 
 
 def measure_task(task: MeasuredTask, folder: Path) -> None:
@@ -298,7 +291,10 @@ def main() -> None:
     given = parser.parse_args()
     if keras.config.backend() != "jax":
         parser.error("the table is measured on JAX: set KERAS_BACKEND=jax.")
-    wanted = asked_for(given.names)
+    try:
+        wanted = asked_for(given.names)
+    except RequestError as error:
+        parser.error(str(error))
     given.parts.mkdir(parents=True, exist_ok=True)
     if given.core is not None:
         os.sched_setaffinity(0, {given.core})
@@ -309,8 +305,8 @@ def main() -> None:
         sys.stderr.write("The table holds every task. Name those to measure again.\n")
     able, missing = tasks.loadable(wanted)
     failed = _on_cores([t.name for t in able], given.parts, given.cores)
-    for name, error in missing.items():
-        sys.stderr.write(f"{name} is left out: {error}\n")
+    for name, reason in missing.items():
+        sys.stderr.write(f"{name} is left out: {reason}\n")
     for name, code in failed.items():
         sys.stderr.write(f"{name} failed: its process ended with {code}. Run it again to go on.\n")
     sys.exit(bool(failed))

@@ -96,7 +96,7 @@ def test_an_interrupted_demo_keeps_what_it_has(
         except StopIteration:
             raise KeyboardInterrupt from None
 
-    monkeypatch.setattr(demo, "_train", train)
+    monkeypatch.setattr(demo, "train", train)
     console = Console(record=True, width=120)
     with pytest.raises(KeyboardInterrupt):
         demo.run("diabetes", 3, tmp_path / "report.html", console)

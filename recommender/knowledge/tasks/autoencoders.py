@@ -177,7 +177,7 @@ def unlabelled_mnist() -> Data:
 _photograph_task = functools.partial(
     MeasuredTask,
     source="sklearn_photographs",
-    packages=("scikit-learn",),
+    packages=("scikit-learn", "pillow"),
     licence="CC BY 2.0 (china.jpg, flower.jpg)",
 )
 
@@ -236,7 +236,7 @@ TASKS = (
         source="scikit_image_photographs",
         architecture="conv_autoencoder",
         traits=("denoising",),
-        packages=("scikit-image",),
+        packages=("scikit-image", "pillow"),
         licence="CC0 and public domain (scikit-image)",
     ),
 )

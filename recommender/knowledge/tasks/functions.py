@@ -144,7 +144,7 @@ photograph = partial(
     source="sklearn_photographs",
     architecture="coordinate",
     licence="CC BY 2.0 (sklearn/datasets/images/README.txt)",
-    packages=("scikit-learn",),
+    packages=("scikit-learn", "pillow"),
 )
 
 TASKS = (

@@ -174,7 +174,7 @@ mnist_task = functools.partial(
 _texture_task = functools.partial(
     MeasuredTask,
     source="textures",
-    packages=("scikit-image",),
+    packages=("scikit-image", "pillow"),
     licence="CC0 and no known restrictions (scikit-image)",
 )
 
