@@ -95,18 +95,30 @@ def recommend(
             backend, tuple(include), seed,
         )
     )  # fmt: skip
-    hears = as_progress(progress)
+    return advised(request, as_progress(progress))
+
+
+def advised(request: Request, hears: Progress) -> Advice:
+    """The stages in their order, in this process and on its backend.
+
+    Args:
+        request: A request that passed `request.checked`.
+        hears: Hears how the advice comes about.
+
+    Returns:
+        The advice.
+    """
     hears.said("reading model and data")
     problem = build(request)
-    budget = Budget(tier, problem.full_steps, max_seconds)
+    budget = Budget(request.tier, problem.full_steps, request.max_seconds)
     description = describe(problem)
-    candidates = propose(description.tags, tier, include)
+    candidates = propose(description.tags, request.tier, request.include)
     notes = list(problem.notes)
     diagnostics: Diagnostics | None = None
     results: list[ProbeResult] = []
-    if tier == "instant":
+    if request.tier == "instant":
         decision, diagnostics = _unprobed(problem, description)
-    elif problem.full_steps < LEAST_STEPS_TO_RACE and tier == "quick":
+    elif problem.full_steps < LEAST_STEPS_TO_RACE and request.tier == "quick":
         notes.append(
             f"A full training has {problem.full_steps} steps, and a tenth of less than "
             f"{LEAST_STEPS_TO_RACE} is too short for a race: this is the instant answer after a "
@@ -134,8 +146,8 @@ def recommend(
         evidence=evidence,
         notes=tuple(notes),
         versions=versions(),
-        tier=tier,
-        seed=seed,
+        tier=request.tier,
+        seed=request.seed,
     )
 
 
