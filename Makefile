@@ -40,7 +40,8 @@ check: .venv/ready  ## Formatting, lint, types, architecture
 format: .venv/ready  ## Let ruff format and repair what it can
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
-publish: .venv/ready  ## Write the catalogue and the instant answer for readers without Keras
+publish: .venv/ready  ## Grow the prior and its odds from the truth table; write the catalogue for readers without Keras
+	@KERAS_BACKEND=jax .venv/bin/python -m recommender.rehearsal
 	@KERAS_BACKEND=jax .venv/bin/python -m recommender.knowledge.publish
 
 measure: .venv/ready  ## Train the tasks that the truth table lacks, and put them in (NAMES="wine_mlp ...": these)

@@ -10,20 +10,15 @@ from typing import Any
 import keras
 
 from recommender.budget import Budget
-from recommender.candidates import (
-    Candidate,
-    blind_choice,
-    default_setting,
-    propose,
-    safe_answer,
-)
-from recommender.decision import Decision, decide
+from recommender.candidates import Candidate, hurdle, propose
+from recommender.decision import Decision, by_prior, decide
 from recommender.description import Description, describe
 from recommender.diagnostics import Diagnostics, blocking, diagnose, inspect
 from recommender.errors import BudgetExhausted
 from recommender.forecast import forecast
+from recommender.knowledge import prior
 from recommender.population import Trunk, open_population
-from recommender.probes import LEAST_STEPS_TO_RACE, ProbeResult, race
+from recommender.probes import LEAST_STEPS_TO_RACE, ProbeResult, race, width
 from recommender.problem import Problem, build
 from recommender.progress import Progress, as_progress
 from recommender.report import Advice
@@ -112,19 +107,24 @@ def advised(request: Request, hears: Progress) -> Advice:
     problem = build(request)
     budget = Budget(request.tier, problem.full_steps, request.max_seconds)
     description = describe(problem)
-    candidates = propose(description.tags, request.tier, request.include)
+    outlook = prior.shipped().about(description.to_dict())
+    candidates = propose(outlook, request.include, width(request.tier, problem.full_steps))
     notes = list(problem.notes)
     diagnostics: Diagnostics | None = None
     results: list[ProbeResult] = []
     if request.tier == "instant":
-        decision, diagnostics = _unprobed(problem, description)
+        decision = by_prior(candidates, None)
+        findings = tuple(inspect(problem, description))
+        diagnostics = Diagnostics(float("nan"), findings, (), None)
     elif problem.full_steps < LEAST_STEPS_TO_RACE and request.tier == "quick":
         notes.append(
             f"A full training has {problem.full_steps} steps, and a tenth of less than "
             f"{LEAST_STEPS_TO_RACE} is too short for a race: this is the instant answer after a "
             "stability check. Tier 'standard' would race."
         )
-        decision, diagnostics, results = _checked_only(problem, description, budget, hears)
+        decision, diagnostics, results = _checked_only(
+            problem, description, candidates, budget, hears
+        )
     else:
         decision, diagnostics, results = _raced(problem, description, candidates, budget, hears)
     if blocking(diagnostics.findings):
@@ -140,7 +140,8 @@ def advised(request: Request, hears: Progress) -> Advice:
         results=tuple(results),
         description=description,
         diagnostics=diagnostics,
-        expected=forecast(decision.basis, synthetic=evidence == "synthetic"),
+        expected=forecast(outlook, decision, request.tier, synthetic=evidence == "synthetic"),
+        nearest=tuple(outlook.nearest()),
         cost=budget.cost(),
         full_steps=problem.full_steps,
         evidence=evidence,
@@ -151,45 +152,41 @@ def advised(request: Request, hears: Progress) -> Advice:
     )
 
 
-def unprobed() -> Decision:
-    """What is advised when nothing is trained."""
-    reason = "Nothing was trained: this choice does best on recorded tasks when one cannot look."
-    return Decision(blind_choice(), "prior", None, (reason,))
-
-
-def _unprobed(problem: Problem, description: Description) -> tuple[Decision, Diagnostics]:
-    decision = unprobed()
-    findings = tuple(inspect(problem, description))
-    return decision, Diagnostics(float("nan"), findings, (), None)
-
-
 def _checked_only(
-    problem: Problem, description: Description, budget: Budget, hears: Progress
+    problem: Problem,
+    description: Description,
+    candidates: Sequence[Candidate],
+    budget: Budget,
+    hears: Progress,
 ) -> tuple[Decision, Diagnostics, list[ProbeResult]]:
     """The instant answer, after some steps that show whether its rate is stable here."""
-    decision, diagnostics = _unprobed(problem, description)
-    answer = decision.candidate
-    hears.planned([answer.setting])
-    population = open_population(problem, [default_setting(), answer.setting], budget, hears)
-    trunk = population.trunk(answer.setting)
-    hears.said(f"watching {answer.setting.label} for {STABILITY_STEPS} steps")
-    with contextlib.suppress(BudgetExhausted):  # fewer steps watched is an answer too
-        trunk.advance(min(STABILITY_STEPS, int(budget.remaining)), "stability")
-    hears.stopped(answer.setting, "watched for stability only")
-    steady = not trunk.losses or _steady(trunk)
-    result = ProbeResult(
-        answer.setting, (), tuple(trunk.losses), trunk.diverged_at, "watched for stability only"
-    )
-    if steady:
-        reason = (
-            f"{len(trunk.losses)} steps at {answer.setting.learning_rate:g} were stable; the "
-            "training is too short to compare candidates."
+    diagnostics = Diagnostics(float("nan"), tuple(inspect(problem, description)), (), None)
+    # The default comes last: it is what is left when nobody else holds.
+    order = sorted(candidates, key=lambda c: (c.role == "default", c.prior))
+    settings = list(dict.fromkeys(c.setting for c in order))
+    hears.planned(settings)
+    population = open_population(problem, settings, budget, hears)
+    results = []
+    reasons = []
+    for setting in settings:
+        trunk = population.trunk(setting)
+        hears.said(f"watching {setting.label} for {STABILITY_STEPS} steps")
+        with contextlib.suppress(BudgetExhausted):  # fewer steps watched is an answer too
+            trunk.advance(min(STABILITY_STEPS, int(budget.remaining)), "stability")
+        hears.stopped(setting, "watched for stability only")
+        losses = tuple(trunk.losses)
+        results.append(
+            ProbeResult(setting, (), losses, trunk.diverged_at, "watched for stability only")
         )
-        decision = Decision(answer, "prior", "too_few_steps", (reason, *decision.reasons))
-    else:
-        reason = f"{answer.setting.label} was not stable for {len(trunk.losses)} steps."
-        decision = Decision(safe_answer(), "safe", "too_few_steps", (reason,))
-    return decision, diagnostics, [result]
+        if not losses or _steady(trunk):
+            reasons.append(
+                f"{len(losses)} steps at {setting.learning_rate:g} were stable; the training is "
+                "too short to compare candidates."
+            )
+            break
+        reasons.append(f"{setting.label} was not stable for {len(losses)} steps.")
+    held = [c for c in candidates if c.setting == setting]
+    return by_prior(held, "too_few_steps", *reversed(reasons)), diagnostics, results
 
 
 def _raced(
@@ -203,27 +200,21 @@ def _raced(
     hears.planned(settings)
     population = open_population(problem, settings, budget, hears)
     hears.said("checking data, loss and rates")
-    hurdle = default_setting()
-    diagnostics = diagnose(problem, description, population, hurdle)
+    default = hurdle().setting
+    diagnostics = diagnose(problem, description, population, default)
     for finding in diagnostics.findings:
         hears.said(f"{'first mend' if finding.blocking else 'note'}: {finding.text}")
     first = blocking(diagnostics.findings)
     if first:
         # Whatever a race showed would be about the fault, not about the optimizers.
         reason = f"Nothing was raced: {first[0].text}"
-        return Decision(safe_answer(), "safe", "blocking_finding", (reason,)), diagnostics, []
+        return by_prior(candidates, "blocking_finding", reason), diagnostics, []
     hears.said(f"racing {len(settings)} candidates")
-    results = race(population, settings, hurdle, budget)
-    decision = decide(candidates, results, diagnostics.initial_loss)
-    if decision.code == "budget_exhausted":
-        # No comparison is no evidence against the choice that needs none, once seen to be stable.
-        answer = blind_choice()
-        watched = population.trunk(answer.setting)
-        if watched.losses and _steady(watched):
-            reason = f"{len(watched.losses)} steps at {answer.setting.learning_rate:g} were stable."
-            reasons = (*decision.reasons, reason)
-            decision = Decision(answer, "prior", "budget_exhausted", reasons)
-    return decision, diagnostics, results
+    priors = {s: min(c.prior for c in candidates if c.setting == s) for s in settings}
+    wanted = {c.setting for c in candidates if c.role == "requested"}
+    initial = diagnostics.initial_loss
+    results = race(population, priors, default, initial, budget, wanted)
+    return decide(candidates, results, initial, problem.full_steps), diagnostics, results
 
 
 def _steady(trunk: Trunk) -> bool:

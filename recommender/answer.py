@@ -72,6 +72,7 @@ def answer(
     probes: Sequence[Plain],
     diagnostics: Plain | None,
     description: Plain,
+    nearest: Sequence[tuple[str, str, float]],
     notes: Sequence[str],
     alternatives: Sequence[Plain],
     cost: Plain,
@@ -89,6 +90,7 @@ def answer(
         probes: One entry per probe.
         diagnostics: What the checks saw, or None.
         description: Facts about model and data.
+        nearest: Recorded tasks most like this one: name, summary and weight.
         notes: Remarks on how the answer was found.
         alternatives: Label, role and reason of what else was considered.
         cost: What was spent.
@@ -105,6 +107,10 @@ def answer(
             "probes": list(probes),
             "diagnostics": diagnostics,
             "description": description,
+            "nearest_tasks": [
+                {"name": name, "summary": summary, "weight": round(weight, 4)}
+                for name, summary, weight in nearest
+            ],
             "notes": list(notes),
         },
         "alternatives": list(alternatives),

@@ -1,18 +1,21 @@
-"""propose(...): a short ordered list of what to try, each with its reason."""
+"""propose(...): what to try, the most promising first, each with its record elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from recommender.errors import RequestError
-from recommender.knowledge import portfolio
+from recommender.knowledge import grid
+from recommender.knowledge.grid import Choice
+from recommender.knowledge.prior import DEFAULT, Outlook
 from recommender.settings import Setting, optimizer_class
 
 Shape = Literal["constant", "late_cooldown"]
-# Different constant-rate runs that a tier can afford to start (the default's included).
-WIDTH = {"quick": 3, "standard": 7, "thorough": 12}
+Role = Literal["default", "portfolio", "requested"]
+# The default's own penalty: what is assumed of a rule that no recorded task was trained with.
+UNKNOWN = 1.0
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,15 @@ class Candidate:
     Attributes:
         setting: Optimizer and peak rate.
         shape: Constant, or constant with a cooldown to 0 over the last quarter.
-        role: "default" (the hurdle), "safe", "portfolio", or "requested" by the caller.
-        prior: How well it has done elsewhere, for ordering; above 0.
+        role: "default" (the hurdle), "portfolio", or "requested" by the caller.
+        prior: What it is expected to miss of the possible gain, from recorded tasks like this one:
+            0 is the best of all, 1 the default.
         reason: Why it is tried.
     """
 
     setting: Setting
     shape: Shape
-    role: Literal["default", "safe", "portfolio", "requested"]
+    role: Role
     prior: float
     reason: str
 
@@ -38,9 +42,19 @@ class Candidate:
         """The candidate in a few words."""
         return labelled(self.setting.label, self.shape)
 
+    @property
+    def choice(self) -> Choice:
+        """The same as the truth table names it."""
+        return Choice(self.setting, self.shape)
+
     def to_dict(self, label: str) -> dict[str, Any]:
         """The candidate as plain data, ready for JSON, under this label."""
-        return {"label": label, "role": self.role, "reason": self.reason}
+        return {
+            "label": label,
+            "role": self.role,
+            "reason": self.reason,
+            "expected_penalty": round(self.prior, 4),
+        }
 
 
 def labelled(setting: str, shape: Shape) -> str:
@@ -48,77 +62,62 @@ def labelled(setting: str, shape: Shape) -> str:
     return setting + (", late cooldown" if shape == "late_cooldown" else "")
 
 
-def default_setting() -> Setting:
-    """Keras' default optimizer and rate: the hurdle."""
-    return _setting(portfolio()["default"])
-
-
-def blind_choice() -> Candidate:
-    """What is advised when nothing can be measured."""
-    entry = portfolio()["instant"]
-    return Candidate(
-        _setting(entry), "late_cooldown", "portfolio", 1.0, "the strongest choice without looking"
-    )
-
-
-def hurdle() -> Candidate:
+def hurdle(outlook: Outlook | None = None) -> Candidate:
     """Keras' default as a candidate."""
+    expected = UNKNOWN if outlook is None else outlook.expected[DEFAULT]
     return Candidate(
-        default_setting(), "constant", "default", 1.0, "Keras' own default, the hurdle"
+        grid.DEFAULT, "constant", "default", expected, "it is Keras' own default, the hurdle"
     )
 
 
-def safe_answer() -> Candidate:
-    """The default's own run until a late cooldown: it can hardly be much worse."""
-    reason = "the default's own run with a late cooldown: the answer when evidence is weak"
-    return Candidate(default_setting(), "late_cooldown", "safe", 1.0, reason)
-
-
-def propose(tags: Collection[str], tier: str, include: Sequence[str] = ()) -> list[Candidate]:
-    """The candidates for a problem.
+def propose(
+    outlook: Outlook, include: Sequence[str] = (), width: int | None = None
+) -> list[Candidate]:
+    """The candidates for a task.
 
     Args:
-        tags: Words for the problem (`recommender.tags`); they move the portfolio's priors.
-        tier: How many runs there may be.
+        outlook: What recorded tasks make of it.
         include: Optimizers by name that must be tried, at their own default rate.
+        width: How many settings there may be, the default and the requested ones included;
+            None is all.
 
     Returns:
-        The hurdle, the safe answer, requested ones, then the portfolio in order of prior.
+        The hurdle, the requested ones, then the portfolio in order of prior.
 
     Raises:
         RequestError: A requested name is unknown, or cannot be probed.
     """
-    found = [hurdle(), safe_answer(), *(_requested(name) for name in include)]
-    listed = [
-        Candidate(
-            _setting(entry), "late_cooldown", "portfolio", _prior(entry, tags),
-            entry["reason"],
-        )
-        for entry in portfolio()["portfolio"]
-    ]  # fmt: skip
-    listed.sort(key=lambda c: -c.prior)
-    room = max(0, WIDTH.get(tier, 2) - len({c.setting for c in found}))
-    return [*found, *[c for c in listed if c.setting not in {f.setting for f in found}][:room]]
+    found = [hurdle(outlook), *(_requested(name) for name in include)]
+    listed = sorted(
+        (_listed(choice, expected) for choice, expected in outlook.expected.items()
+         if choice != DEFAULT),
+        key=lambda c: c.prior,
+    )  # fmt: skip
+    if width is None:
+        return [*found, *listed]
+    room = max(1, width - len(found))
+    # The default with a cooldown costs no run of its own, so it takes no room.
+    others = [c for c in listed if c.setting not in {f.setting for f in found}][:room]
+    kept = {c.setting for c in (*found, *others)}
+    return [*found, *(c for c in listed if c.setting in kept)]
 
 
-def listed_settings() -> list[Setting]:
-    """Everything that the portfolio may make a candidate of."""
-    entries = [portfolio()["default"], portfolio()["instant"], *portfolio()["portfolio"]]
-    return [_setting(entry) for entry in entries]
+def best_unprobed(candidates: Sequence[Candidate]) -> Candidate:
+    """What to advise when nothing can be measured."""
+    return min(candidates, key=lambda c: c.prior)
 
 
-def _setting(entry: dict[str, Any]) -> Setting:
-    return Setting(
-        entry["method"], float(entry["learning_rate"]), tuple(sorted(entry["config"].items()))
-    )
-
-
-def _prior(entry: dict[str, Any], tags: Collection[str]) -> float:
-    prior = float(entry["prior"])
-    for tag, factor in entry.get("tags", {}).items():
-        if tag in tags:
-            prior *= factor
-    return prior
+def _listed(choice: Choice, expected: float) -> Candidate:
+    if expected < 0:
+        record = "all of the possible gain over the default"
+    elif expected < 1:
+        record = f"{1 - expected:.0%} of the possible gain over the default"
+    else:
+        record = "nothing that the default does not"
+    return Candidate(
+        choice.setting, "late_cooldown", "portfolio", expected,
+        f"on recorded tasks like this one it reached {record}",
+    )  # fmt: skip
 
 
 def _requested(name: str) -> Candidate:
@@ -137,4 +136,4 @@ def _requested(name: str) -> Candidate:
             code="unsupported_optimizer",
         )
     setting = Setting(name, float(defaults["learning_rate"]))
-    return Candidate(setting, "late_cooldown", "requested", 0.5, "asked for by the caller")
+    return Candidate(setting, "late_cooldown", "requested", UNKNOWN, "the caller asked for it")

@@ -1,61 +1,37 @@
-"""forecast(...): what became of decisions on the same grounds on tasks measured before."""
+"""forecast(...): what to expect of a decision, from what became of such decisions elsewhere."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from recommender.candidates import Candidate, blind_choice, hurdle, propose
-from recommender.decision import Decision, decide
-from recommender.knowledge.grid import Choice
-from recommender.knowledge.replay import Bench, RecordedPopulation
-from recommender.knowledge.score import score
-from recommender.knowledge.table import Record, truth
-from recommender.probes import LEAST_STEPS_TO_RACE, race
+from recommender.decision import Decision
+from recommender.knowledge import odds
+from recommender.knowledge.prior import Outlook, quantile
 
-Basis = Literal["probe", "prior", "safe"]
-
-# What `diagnostics.diagnose` trains, in gradient evaluations.
-DIAGNOSIS = 64.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One recorded task under the present rule.
-
-    Attributes:
-        task: Its name.
-        basis: On which grounds the rule decided there.
-        answer: What it answered.
-        loss_ratio: Best validation loss over the default's (1 + `Score.excess`, which may
-            fall below 0 where losses pass through it); below 1 is better.
-        time_ratio: Steps to the default's best loss over the default's own; infinite is never.
-    """
-
-    task: str
-    basis: Basis
-    answer: str
-    loss_ratio: float
-    time_ratio: float
+# Quantiles that are stated: together an 80 % interval.
+LOW, MIDDLE, HIGH = 0.1, 0.5, 0.9
+# Losses over the default's below this count as this in logarithms (likelihoods may change sign).
+LEAST_RATIO = 0.02
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What to expect, from recorded tasks on which the rule decided on the same grounds.
+    """What to expect.
 
     Attributes:
-        tasks: How many there were.
-        p_beats_default: Share of them that ended below the default's best loss, with one success
-            and one failure added.
+        tasks: Recorded tasks behind it.
+        p_beats_default: Chance that the best validation loss falls below the default's.
         loss_ratio: 10 %, 50 % and 90 % quantile of the best loss over the default's.
         time_ratio: Median steps to the default's best loss over the default's own; infinite when
-            more than half never got there.
-        confidence: "high", "medium" or "low".
+            more than half of the recorded tasks never got there.
+        confidence: "high" from 0.9 on, "medium" from 0.75, else "low".
     """
 
     tasks: int
@@ -70,78 +46,144 @@ class Forecast:
         data["loss_ratio"] = list(self.loss_ratio)
         data["time_ratio"] = self.time_ratio if math.isfinite(self.time_ratio) else None
         data["basis"] = (
-            "recorded tasks, probed on one seed and judged on another; parts of the rule were "
-            "chosen on some of them"
+            "recorded tasks, those most like this one first; calibrated by leaving out one family "
+            "of tasks at a time"
         )
         return data
 
 
-def forecast(basis: Basis, *, synthetic: bool = False) -> Forecast:
-    """The record of decisions made on these grounds.
+@dataclass(frozen=True)
+class Features:
+    """What the odds of a decision are read from.
+
+    Attributes:
+        share: Weight of recorded tasks where this choice beat the default, in (0, 1).
+        middle: Median logarithm of its loss over the default's there.
+        spread: Half the width of the 80 % interval of the same, at least 0.005.
+        gap: `Decision.gap`, 0 where there is none.
+        evidence: Length of the last rung over the full length.
+    """
+
+    share: float
+    middle: float
+    spread: float
+    gap: float
+    evidence: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How such features have turned out, for one tier.
+
+    Attributes:
+        chance: Intercept and slopes (log odds of `share`, the corrected middle) of the log odds.
+        middle: Intercept and slopes (`middle`, `gap`) of the logarithm of the loss ratio.
+        below, above: What 80 % intervals reach below and above the corrected middle, in spreads.
+    """
+
+    chance: tuple[float, float, float]
+    middle: tuple[float, float, float]
+    below: float
+    above: float
+
+
+def features(outlook: Outlook, decision: Decision) -> Features:
+    """Read the recorded outcomes of the advised choice."""
+    choice = decision.candidate.choice
+    if choice not in outlook.prior.choices:
+        return Features(0.5, 0.0, 0.5, decision.gap or 0.0, decision.share)
+    excess, _, weights = outlook.outcomes(choice)
+    logs = np.log(np.maximum(1 + excess, LEAST_RATIO))
+    low, middle, high = (quantile(logs, weights, q) for q in (LOW, MIDDLE, HIGH))
+    share = float(weights[excess < 0].sum())
+    spread = max((min(high, 2.0) - low) / 2, 0.005)
+    return Features(
+        min(max(share, 0.02), 0.98), middle, spread, decision.gap or 0.0, decision.share
+    )
+
+
+def forecast(
+    outlook: Outlook,
+    decision: Decision,
+    tier: str,
+    *,
+    synthetic: bool = False,
+    calibration: Calibration | None = None,
+) -> Forecast:
+    """What to expect of a decision.
 
     Args:
-        basis: Grounds of the decision at hand.
+        outlook: Recorded tasks as seen from this one.
+        decision: What is advised.
+        tier: What was spent on it.
         synthetic: Whether probes ran on data drawn from a description; the odds are then pulled
             half-way to even, and the interval doubled.
+        calibration: How such decisions have turned out; None is the shipped one.
 
     Returns:
         The forecast.
     """
-    outcomes = tuple(o for o in replay() if o.basis == basis)
-    if basis == "prior":
-        outcomes = blind_record()
-    wins = sum(o.loss_ratio < 1 - 1e-9 for o in outcomes)
-    p = (wins + 1) / (len(outcomes) + 2)
-    ratios = [o.loss_ratio for o in outcomes] or [1.0]
-    low, middle, high = (float(q) for q in np.quantile(ratios, [0.1, 0.5, 0.9]))
+    found = calibration or shipped(tier if decision.basis == "probe" else "instant")
+    seen = features(outlook, decision)
+    middle = found.middle[0] + found.middle[1] * seen.middle + found.middle[2] * seen.gap
+    low, high = middle - found.below * seen.spread, middle + found.above * seen.spread
+    odds_of_share = math.log(seen.share / (1 - seen.share))
+    p = 1 / (1 + math.exp(-(found.chance[0] + found.chance[1] * odds_of_share
+                            + found.chance[2] * middle)))  # fmt: skip
     if synthetic:
         p = (p + 0.5) / 2
         low, high = middle - 2 * (middle - low), middle + 2 * (high - middle)
-    time = float(np.median([o.time_ratio for o in outcomes] or [1.0]))
+    time = math.inf
+    if decision.candidate.choice in outlook.prior.choices:
+        _, ratios, weights = outlook.outcomes(decision.candidate.choice)
+        time = quantile(ratios, weights, MIDDLE)
     label: Literal["high", "medium", "low"] = (
         "high" if p >= 0.9 else "medium" if p >= 0.75 else "low"
     )
-    return Forecast(len(outcomes), p, (low, middle, high), time, label)
+    ratio = (math.exp(low), math.exp(middle), math.exp(high))
+    return Forecast(len(outlook.prior.tasks), p, ratio, time, label)
+
+
+def calibrate(seen: Sequence[tuple[Features, float]]) -> Calibration:
+    """Fit how decisions have turned out.
+
+    Args:
+        seen: Features of decisions, each on a task whose family the outlook did not know, with
+            1 + excess loss as judged by another seed.
+    """
+    from sklearn.linear_model import HuberRegressor, LogisticRegression
+
+    if len(seen) < 4:
+        return Calibration((0.0, 1.0, 0.0), (0.0, 1.0, 0.0), 1.0, 1.0)
+    ratio = np.array([max(r, LEAST_RATIO) for _, r in seen])
+    logs = np.minimum(np.log(ratio), 2.0)
+    inputs = np.array([[f.middle, f.gap] for f, _ in seen])
+    line = HuberRegressor(alpha=0.01, max_iter=1000).fit(inputs, logs)
+    middle = line.predict(inputs)
+    spreads = np.array([f.spread for f, _ in seen])
+    scores = (logs - middle) / spreads
+    # Split-conformal quantiles, a little outside of the plain ones.
+    n = len(scores)
+    below = -float(np.quantile(scores, max(0.0, LOW - 1 / n)))
+    above = float(np.quantile(scores, min(1.0, HIGH + 1 / n)))
+    beats = ratio < 1
+    chance = (0.0, 1.0, 0.0)
+    if 0 < beats.sum() < len(beats):
+        logits = np.array([[math.log(f.share / (1 - f.share))] for f, _ in seen])
+        fitted = LogisticRegression(C=1.0).fit(np.column_stack([logits, middle]), beats)
+        chance = _three(fitted.intercept_[0], *fitted.coef_[0])
+    parts = _three(line.intercept_, *line.coef_)
+    return Calibration(chance, parts, max(below, 0.0), max(above, 0.0))
 
 
 @functools.cache
-def replay() -> tuple[Outcome, ...]:
-    """The present rule on every recorded task: probed on one seed, judged on another."""
-    return tuple(
-        _outcome(record, decision.candidate, decision.basis)
-        for record in truth().values()
-        for decision in [replayed(Bench(record, 0, "quick"))]
+def shipped(tier: str) -> Calibration:
+    """The calibration of a tier on the whole truth table."""
+    parts = odds()[tier]
+    return Calibration(
+        _three(*parts["chance"]), _three(*parts["middle"]), parts["below"], parts["above"]
     )
 
 
-@functools.cache
-def blind_record() -> tuple[Outcome, ...]:
-    """The choice without probes on every recorded task."""
-    return tuple(_outcome(record, blind_choice(), "prior") for record in truth().values())
-
-
-def replayed(bench: Bench) -> Decision:
-    """What the rule would have answered, had it seen a recorded task for the first time.
-
-    Args:
-        bench: The task; its tier is the rule's.
-    """
-    record, tier = bench.record, bench.budget.tier
-    if record.full_steps < LEAST_STEPS_TO_RACE and tier == "quick":
-        return Decision(blind_choice(), "prior", "too_few_steps", ())
-    measured = [
-        c for c in propose(record.facts["description"]["tags"], tier)
-        if c.setting in record.grid.trunks
-    ]  # fmt: skip
-    bench.budget.spend("diagnosis", DIAGNOSIS + record.validation_price)
-    settings = list(dict.fromkeys(c.setting for c in measured))
-    results = race(RecordedPopulation(bench), settings, hurdle().setting, bench.budget)
-    decision = decide(measured, results, float(record.arrays["initial"][bench.seed].mean()))
-    if decision.code == "budget_exhausted":
-        return Decision(blind_choice(), "prior", "budget_exhausted", ())
-    return decision
-
-
-def _outcome(record: Record, answer: Candidate, basis: Basis) -> Outcome:
-    found = score(record, Choice(answer.setting, answer.shape), range(1, record.seeds))
-    return Outcome(record.name, basis, answer.label, 1 + found.excess, found.time_ratio)
+def _three(first: float, second: float, third: float) -> tuple[float, float, float]:
+    return float(first), float(second), float(third)

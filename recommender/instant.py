@@ -11,8 +11,11 @@ from typing import Any
 from recommender import answer, length
 from recommender.answer import Plain
 from recommender.budget import Budget
-from recommender.candidates import Candidate, blind_choice, labelled, propose
-from recommender.knowledge import published
+from recommender.candidates import Candidate, labelled, propose
+from recommender.decision import by_prior
+from recommender.forecast import forecast
+from recommender.knowledge import prior, published
+from recommender.probes import width
 from recommender.settings import Setting
 from recommender.tags import tags
 
@@ -82,36 +85,40 @@ def instant(
         largest_class=data.largest_class,
         scale_spread=0.0,
     )
-    chosen = blind_choice()
-    known = published()
+    description = {
+        "parameters": model.parameters,
+        "layers": dict(sorted(model.layers.items())),
+        "depth": model.depth,
+        "samples": data.samples,
+        "input_shape": list(data.shape),
+        "task": data.task,
+        "classes": data.classes,
+        "largest_class": data.largest_class,
+        "zero_share": data.zero_share,
+        "scale_spread": None,
+        "full_steps": steps,
+        "batch_size": batch_size,
+        "tags": list(words),
+    }
+    outlook = prior.shipped().about(description)
+    candidates = propose(outlook, width=width(TIER, steps))
+    decision = by_prior(candidates, None)
+    chosen = decision.candidate
     return answer.answer(
         recommended=_recommended(chosen, steps),
-        decision=known["instant"]["decision"],
-        expected=known["instant"]["expected"],
+        decision=decision.to_dict(),
+        expected=forecast(outlook, decision, TIER).to_dict(),
         evidence="prior",
         probes=(),
         diagnostics=None,
-        description={
-            "parameters": model.parameters,
-            "layers": dict(sorted(model.layers.items())),
-            "depth": model.depth,
-            "samples": data.samples,
-            "input_shape": list(data.shape),
-            "task": data.task,
-            "classes": data.classes,
-            "largest_class": data.largest_class,
-            "zero_share": data.zero_share,
-            "scale_spread": None,
-            "full_steps": steps,
-            "batch_size": batch_size,
-            "tags": list(words),
-        },
+        description=description,
+        nearest=outlook.nearest(),
         notes=data.notes,
-        alternatives=[c.to_dict(_label(c)) for c in propose(words, TIER) if c != chosen],
+        alternatives=[c.to_dict(_label(c)) for c in candidates if c != chosen],
         cost=Budget(TIER, steps).cost().to_dict(),
         findings=(),
         request={"tier": TIER, "seed": seed},
-        versions=known["versions"],
+        versions=published()["versions"],
     )
 
 

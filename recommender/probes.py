@@ -1,9 +1,9 @@
-"""race(...): short trainings of the candidates, the worse half stopped at every rung."""
+"""race(...): short trainings of the candidates, fewer and longer from rung to rung."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,21 +14,19 @@ from recommender.errors import BudgetExhausted
 from recommender.knowledge import grid
 from recommender.progress import Progress
 from recommender.settings import Setting
+from recommender.standing import standings
 
-# Lengths of the short trainings, as shares of the full one: each is among `grid.HORIZONS`, so that
-# the truth table can replay the race. At 1 % probes chose worse than at 2 %, so the tier that can
-# afford few waits until then.
-RUNGS = {
-    "quick": (0.02, 0.04),
-    "standard": (0.01, 0.04, 0.16),
-    "thorough": (0.01, 0.04, 0.16, 0.5),
+# Rungs of the race: length as a share of the full training, and how many reach it, the default
+# among the first. Each length is in `grid.HORIZONS`, so that the truth table can replay the race.
+PLAN = {
+    "quick": ((0.02, 4),),
+    "standard": ((0.01, 8), (0.04, 4), (0.16, 2)),
+    "thorough": ((0.04, 8), (0.25, 4), (0.5, 2)),
 }
 # Below this full length a tenth of it is too short for a race.
 LEAST_STEPS_TO_RACE = 2000
 # A shorter training than this tells nothing.
 FIRST_STEPS = 40
-# One of so many goes on; the tighter tier halves.
-KEPT = {"quick": 2, "standard": 3, "thorough": 3}
 
 
 @dataclass(frozen=True)
@@ -95,59 +93,95 @@ class Raced(Protocol):
         """The run at constant rate, with its `losses` and `diverged_at`."""
 
 
-def lengths(tier: str, full_steps: int) -> list[tuple[int, int]]:
-    """Length and first cooled step of each rung of a tier that is long enough to tell anything."""
+@dataclass(frozen=True)
+class Stage:
+    """One rung of a tier's plan on a task.
+
+    Attributes:
+        share: Length over that of the full training.
+        steps: Length in steps.
+        cooled_from: The first step of the cooldown.
+        room: How many may reach it.
+    """
+
+    share: float
+    steps: int
+    cooled_from: int
+    room: int
+
+
+def plan(tier: str, full_steps: int) -> list[Stage]:
+    """The rungs of a tier that are long enough to tell anything."""
     found = grid.horizons(full_steps)
-    pairs = [found[share] for share in RUNGS[tier] if share in found]
-    return [pair for pair in pairs if pair[0] >= FIRST_STEPS]
+    return [
+        Stage(share, *found[share], room)
+        for share, room in PLAN[tier]
+        if share in found and found[share][0] >= FIRST_STEPS
+    ]
+
+
+def width(tier: str, full_steps: int) -> int:
+    """How many settings the race of a tier can take in."""
+    stages = plan(tier, full_steps) if tier in PLAN else []
+    return stages[0].room if stages else 2
 
 
 def race(
     population: Raced,
-    settings: Sequence[Setting],
+    priors: Mapping[Setting, float],
     hurdle: Setting,
+    initial: float,
     budget: Budget,
+    wanted: Collection[Setting] = (),
 ) -> list[ProbeResult]:
-    """Successive halving over short trainings, each with a late cooldown of its own.
+    """Short trainings of the most promising, the longer the fewer.
 
     A setting's trunk at constant rate goes on from where it was and a copy of it is cooled down,
-    so no step of it is made twice. The hurdle stays in the race as long as somebody is there to
-    be compared with it.
+    so no step of it is made twice. Who goes on is decided by `standing.standings`: the prior,
+    corrected by what the rung shows, the more the longer it is.
 
     Args:
         population: Trains; its progress hears how the race goes.
-        settings: What to try, in order of prior; the hurdle among them.
-        hurdle: The setting to beat.
+        priors: What to try, with its expected penalty; the hurdle among them.
+        hurdle: The setting to beat; it runs to the first rung at least.
+        initial: Validation loss before training.
         budget: Where steps are booked; the race ends where the next rung does not fit.
+        wanted: Settings that run to the first rung whatever their prior.
 
     Returns:
-        One result per setting, in the order given.
-    """
-    progress = population.progress
-    rungs: dict[Setting, list[Rung]] = {s: [] for s in settings}
-    stopped = dict.fromkeys(settings, "the budget ended before its first rung")
-    running, out = list(settings), set[Setting]()
-    for length, start in lengths(budget.tier, budget.full_steps):
-        if len(running) > 1:
-            running = _affordable(population, running, hurdle, (length, start), budget)
-        if len(running) < 2:
+        One result per setting, in the order of `priors`.
+    """  # fmt: skip
+    stages = plan(budget.tier, budget.full_steps)
+    rungs: dict[Setting, list[Rung]] = {s: [] for s in priors}
+    stopped: dict[Setting, str] = {}
+
+    def stop(settings: Iterable[Setting], reason: str | None = None) -> None:
+        for setting in settings:
+            stopped[setting] = reason or _left_behind(rungs[setting])
+            population.progress.stopped(setting, stopped[setting])
+
+    running = sorted(priors, key=lambda s: (s != hurdle, s not in wanted, priors[s]))
+    for stage in stages:
+        fitting = _affordable(population, running[: stage.room], stage, budget)
+        if len(fitting) < 2:
             break
+        standing: dict[Setting, float] = {}
         try:
-            for setting in running:
-                rungs[setting].append(_rung(population, setting, (length, start)))
-                stopped[setting] = f"went as far as the budget allows: step {length}"
+            for setting in fitting:
+                rungs[setting].append(_rung(population, setting, stage))
+            shown = {s: rungs[s][-1].loss for s in fitting}
+            standing = standings(priors, shown, initial, stage.share)
         except BudgetExhausted as error:
-            progress.said(str(error))
+            population.progress.said(str(error))
             break
-        dropped = _dropped(running, hurdle, {s: rungs[s][-1] for s in running}, budget.tier)
-        for setting, reason in dropped.items():
-            stopped[setting] = reason
-            progress.stopped(setting, reason)
-        out |= set(dropped)
-        running = [s for s in running if s not in dropped]
-    for setting in settings:
-        if setting not in out:
-            progress.stopped(setting, stopped[setting])
+        stop(s for s in running if s not in fitting)
+        running = [s for s, value in standing.items() if math.isfinite(value)]
+        stop((s for s in fitting if s not in running), "diverged")
+        for setting in running[_next_room(stages, stage) :]:
+            place = f"place {running.index(setting) + 1} of {len(fitting)} at step {stage.steps}"
+            stop([setting], place)
+        running = running[: _next_room(stages, stage)]
+    stop(s for s in priors if s not in stopped)
     return [
         ProbeResult(
             setting,
@@ -156,48 +190,38 @@ def race(
             population.trunk(setting).diverged_at,
             stopped[setting],
         )
-        for setting in settings
+        for setting in priors
     ]
 
 
-def _rung(population: Raced, setting: Setting, rung: tuple[int, int]) -> Rung:
-    found = Rung(rung[0], population.rung(setting, *rung))
+def _next_room(stages: Sequence[Stage], stage: Stage) -> int | None:
+    """How many go on after a stage; None after the last."""
+    later = stages[stages.index(stage) + 1 :]
+    return later[0].room if later else None
+
+
+def _left_behind(rungs: Sequence[Rung]) -> str:
+    """Why a setting went no further though nobody stopped it."""
+    if not rungs:
+        return "the budget ended before its first rung"
+    return f"went as far as the budget allows: step {rungs[-1].step}"
+
+
+def _rung(population: Raced, setting: Setting, stage: Stage) -> Rung:
+    found = Rung(stage.steps, population.rung(setting, stage.steps, stage.cooled_from))
     shown = f"{found.loss:.4g}" if math.isfinite(found.loss) else "diverged"
     population.progress.judged(setting, found.step, found.loss)
     population.progress.said(f"step {found.step}: {setting.label} {shown}")
     return found
 
 
-def _dropped(
-    running: Sequence[Setting], hurdle: Setting, shown: Mapping[Setting, Rung], tier: str
-) -> dict[Setting, str]:
-    """Who goes no further, and why."""
-    ordered = sorted(running, key=lambda s: shown[s].loss)
-    alive = [s for s in ordered if math.isfinite(shown[s].loss)]
-    share = KEPT[tier]
-    kept = alive[: max(1, math.ceil(len(running) / share) - (share == 2))]
-    if kept == [hurdle]:
-        kept = []
-    return {
-        s: f"place {ordered.index(s) + 1} of {len(ordered)} at step {shown[s].step}"
-        if s in alive
-        else "diverged"
-        for s in running
-        if s not in kept and s != hurdle
-    }
-
-
 def _affordable(
-    population: Raced,
-    running: Sequence[Setting],
-    hurdle: Setting,
-    rung: tuple[int, int],
-    budget: Budget,
+    population: Raced, running: Sequence[Setting], stage: Stage, budget: Budget
 ) -> list[Setting]:
-    """As many of the running ones as the rung's price allows, the hurdle first of all."""
+    """As many of the running ones, in their order, as the rung's price allows."""
     chosen, price = [], 0.0
-    for setting in sorted(running, key=lambda s: s != hurdle):
-        price += population.rung_price(setting, *rung)
+    for setting in running:
+        price += population.rung_price(setting, stage.steps, stage.cooled_from)
         if budget.affords(price):
             chosen.append(setting)
-    return [s for s in running if s in chosen]
+    return chosen

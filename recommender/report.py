@@ -39,6 +39,7 @@ class Advice:
         description: Facts about model and data.
         diagnostics: Checks made before the race; None in the instant tier.
         expected: The record of decisions on the same grounds.
+        nearest: Recorded tasks most like this one: name, summary and weight.
         cost: What was spent.
         full_steps: Length of the training that the advice is for.
         evidence: "measured", "prior" or "synthetic".
@@ -53,6 +54,7 @@ class Advice:
     description: Description
     diagnostics: Diagnostics | None
     expected: Forecast
+    nearest: tuple[tuple[str, str, float], ...]
     cost: Cost
     full_steps: int
     evidence: str
@@ -97,6 +99,7 @@ class Advice:
             probes=[r.to_dict() for r in self.results],
             diagnostics=self.diagnostics.to_dict() if self.diagnostics else None,
             description=self.description.to_dict(),
+            nearest=self.nearest,
             notes=self.notes,
             alternatives=[c.to_dict(c.label) for c in self.candidates if c != chosen],
             cost=self.cost.to_dict(),
@@ -143,11 +146,10 @@ class Advice:
             warnings=_items([f.text for f in findings]) or "<li>none</li>",
             rows=rows or "<tr><td colspan=3>no probes</td></tr>",
             odds=(
-                f"On {expected.tasks} recorded tasks decided on the same grounds the best "
-                f"validation loss was {middle:.2f} times the default's (80 % of them between "
-                f"{low:.2f} and {high:.2f}); odds of beating the default: "
-                f"{expected.p_beats_default:.0%} ({expected.confidence} confidence). The rule was "
-                "chosen on those tasks."
+                f"The best validation loss is expected at {middle:.2f} times that of Keras' "
+                f"default, with 80 % between {low:.2f} and {high:.2f}; odds of beating the "
+                f"default: {expected.p_beats_default:.0%} ({expected.confidence} confidence), "
+                f"from {expected.tasks} recorded tasks, those most like this one first."
             ),
             cost=(
                 f"{self.cost.fraction_of_full:.1%} of one full training of {self.full_steps} "

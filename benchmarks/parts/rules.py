@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from recommender import forecast
-from recommender.candidates import blind_choice
+from recommender import forecast, rehearsal
 from recommender.errors import BudgetExhausted
-from recommender.knowledge import grid
+from recommender.knowledge import grid, prior
 from recommender.knowledge.grid import Choice
+from recommender.knowledge.prior import Prior
 from recommender.knowledge.replay import Bench
 from recommender.knowledge.score import score
 from recommender.knowledge.table import Record
@@ -224,7 +224,7 @@ class Optuna(Search):
 
 
 class Recommender(Rule):
-    """What the recommender would have answered, its odds quoted from the other families.
+    """What the recommender would have answered, with what it learned from the other families.
 
     Args:
         tier: "instant" trains nothing.
@@ -233,38 +233,34 @@ class Recommender(Rule):
     def __init__(self, tier: str) -> None:
         self.tier = tier
         self.name = f"recommender, {tier}"
-        self._seen: dict[str, list[tuple[str, float]]] = {}
+        self._seen: dict[str, list[tuple[forecast.Features, float]]] = {}
 
     def fit(self, records: Sequence[Record]) -> None:
-        """Note what became of the rule's answers on the other families."""
-        self._outcomes = [outcome for record in records for outcome in self._answered(record)]
+        """Grow a prior, and calibrate the odds on answers about families that it leaves out."""
+        self._prior = grown(tuple(records))
+        for family in sorted({r.family for r in records if r.name not in self._seen}):
+            without = {family: grown(tuple(r for r in records if r.family != family))}
+            for record in records:
+                if record.family == family:
+                    answers = rehearsal.rehearse([record], self.tier, without)
+                    self._seen[record.name] = [(a.features, 1 + a.score.excess) for a in answers]
+        self._calibration = forecast.calibrate(
+            [pair for record in records for pair in self._seen[record.name]]
+        )
 
     def answer(self, bench: Bench, generator: Generator) -> Answer:
-        """The decision, with the odds of decisions on the same grounds."""
-        choice, basis = self._decided(bench)
-        ratios = [ratio for other, ratio in self._outcomes if other == basis]
-        if not ratios:
-            return Answer(choice)
-        p = (sum(r < 1 for r in ratios) + 1) / (len(ratios) + 2)
-        low, high = np.quantile(ratios, [0.1, 0.9])
-        return Answer(choice, p, (float(low), float(high)))
+        """The decision and its odds."""
+        decision = rehearsal.replayed(bench, self._prior, self.tier)
+        outlook = self._prior.about(bench.record.facts["description"])
+        expected = forecast.forecast(outlook, decision, self.tier, calibration=self._calibration)
+        low, _, high = expected.loss_ratio
+        return Answer(decision.candidate.choice, expected.p_beats_default, (low, high))
 
-    def _decided(self, bench: Bench) -> tuple[Choice, str]:
-        if self.tier == "instant":
-            answer = blind_choice()
-            return Choice(answer.setting, answer.shape), "prior"
-        decision = forecast.replayed(bench)
-        return Choice(decision.candidate.setting, decision.candidate.shape), decision.basis
 
-    def _answered(self, record: Record) -> list[tuple[str, float]]:
-        if record.name in self._seen:
-            return self._seen[record.name]
-        found = self._seen[record.name] = []
-        for seed in range(record.seeds):
-            choice, basis = self._decided(Bench(record, seed, self.tier))
-            others = [s for s in range(record.seeds) if s != seed]
-            found.append((basis, 1 + score(record, choice, others).excess))
-        return found
+@functools.cache
+def grown(records: tuple[Record, ...]) -> Prior:
+    """A prior from these tasks; all tiers share it."""
+    return prior.grow(records)
 
 
 class Oracle(Rule):

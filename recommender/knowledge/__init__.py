@@ -1,17 +1,20 @@
-"""Shipped data: the portfolio, the table that judged it, and what is published without Keras."""
+"""Shipped data: the truth table, the prior and the odds made from it, the published catalogue."""
 
 from __future__ import annotations
 
 import functools
 import json
 from importlib import resources
+from pathlib import Path
 from typing import Any
+
+ODDS = Path(__file__).with_name("odds.json")
 
 
 @functools.cache
-def portfolio() -> dict[str, Any]:
-    """The default, the choice without probes, and the ordered list of candidates."""
-    return _read("portfolio.json")
+def odds() -> dict[str, Any]:
+    """How decisions of each tier have turned out; see `recommender.forecast.Calibration`."""
+    return _read("odds.json")
 
 
 @functools.cache
@@ -19,8 +22,7 @@ def published() -> dict[str, Any]:
     """What `publish.py` wrote for readers that do not import Keras.
 
     Its keys: "versions", "optimizers" and "schedules" (catalogue entries), "settings" (names and
-    Keras configs of whatever the portfolio holds), "instant" (decision and forecast of the answer
-    without probes), "samples" (the tasks of `gradopt demo`).
+    Keras configs of whatever may be advised), "samples" (the tasks of `gradopt demo`).
     """
     return _read("published.json")
 

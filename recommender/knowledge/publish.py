@@ -16,10 +16,9 @@ import keras
 import keras_gradopt
 from keras_gradopt import catalogue
 from recommender import demo_tasks
-from recommender.advise import unprobed
 from recommender.answer import Plain
-from recommender.candidates import Candidate, Shape, default_setting, listed_settings
-from recommender.forecast import forecast
+from recommender.candidates import Candidate, Shape, hurdle
+from recommender.knowledge.prior import CHOICES
 from recommender.report import config_of, make_optimizer
 from recommender.settings import Setting
 from recommender.task import Task
@@ -31,19 +30,12 @@ STEPS = 4
 
 def published() -> Plain:
     """Everything that the file holds, from the live code."""
-    decision = unprobed()
     found = {
         "versions": {"keras": keras.__version__, "keras_gradopt": keras_gradopt.__version__},
         "optimizers": [one.to_dict() for one in catalogue.methods()],
         "schedules": [one.to_dict() for one in catalogue.schedules()],
-        "settings": [_setting(one) for one in dict.fromkeys(listed_settings())],
-        "default": config_of(
-            make_optimizer(Candidate(default_setting(), "constant", "default", 1.0, ""), STEPS)
-        ),
-        "instant": {
-            "decision": decision.to_dict(),
-            "expected": forecast(decision.basis).to_dict(),
-        },
+        "settings": [_setting(one) for one in dict.fromkeys(c.setting for c in CHOICES)],
+        "default": config_of(make_optimizer(hurdle(), STEPS)),
         "samples": [_sample(task) for task in demo_tasks.TASKS.values()],
     }
     plain: Plain = json.loads(json.dumps(found, allow_nan=False))

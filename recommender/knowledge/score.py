@@ -18,6 +18,8 @@ REGRET_RANGE = (-0.5, 3.0)
 # Where losses pass through 0 (likelihoods of densities), differences are taken relative to at
 # least this share of what the default gained.
 LEAST_SCALE = 0.05
+# An excess loss of this size is no harm yet.
+HARMLESS = 0.02
 # The default's seeds have to differ by less than half the gain of the oracle.
 NOISE = 2.0
 DEFAULT = Choice(grid.DEFAULT, "constant")
@@ -75,6 +77,21 @@ def score(record: Record, choice: Choice, seeds: Sequence[int]) -> Score:
         float(np.median(firsts)) / record.default_steps,
         float(np.median(np.minimum(firsts, stretched))) / record.default_steps,
     )
+
+
+def penalty(record: Record, found: Score) -> float:
+    """What a choice misses, on one scale for all tasks: 0 is the best of all, 1 the default.
+
+    The normalised regret; where nothing can be gained, the default's 1 and one more for each
+    `HARMLESS` by which the loss lies above the default's.
+
+    Args:
+        record: The task.
+        found: The choice's score there.
+    """
+    if worthwhile(record):
+        return found.regret
+    return float(np.clip(1 + found.excess / HARMLESS, *REGRET_RANGE))
 
 
 def excess(record: Record, loss: float, default: float | None = None) -> float:
