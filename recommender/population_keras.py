@@ -84,7 +84,12 @@ class KerasPopulation(Population):
     def _validate(self, state: KerasState, block: Examples) -> float:
         model = self._restored(state)
         model.reset_metrics()
-        return _loss_of(model.test_on_batch(*block, return_dict=True))
+        loss = _loss_of(model.test_on_batch(*block, return_dict=True))
+        # A model that draws at random when it is evaluated has moved its seeds on.
+        for variable, value in zip(model.variables, state.model, strict=True):
+            if not variable.trainable:
+                variable.assign(value)
+        return loss
 
     def _model(self, setting: Setting) -> keras.Model:
         if setting.rule not in self._models:
