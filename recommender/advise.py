@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -32,11 +32,15 @@ def recommend(
     model: Any,
     x: Any,
     y: Any = None,
-    validation_data: tuple[Any, Any] | None = None,
+    validation_data: Any = None,
     *,
     loss: Any = None,
+    loss_weights: Any = None,
+    sample_weight: Any = None,
+    class_weight: Mapping[int, float] | None = None,
     epochs: int = 20,
-    batch_size: int = 32,
+    batch_size: int | None = None,
+    steps_per_epoch: int | None = None,
     tier: str = "quick",
     max_seconds: float | None = None,
     objective: str = "val_loss",
@@ -54,16 +58,38 @@ def recommend(
     Args:
         model: A Keras model, its config (dict or JSON text), or a family summary such as
             `{"family": "mlp", "units": [64, 64]}`.
-        x: Inputs as arrays (or a list or dict of them), or a summary of data that stays at home,
-            such as `{"shape": [64], "task": "classification", "classes": 10, "samples": 5000}`;
-            probes then run on data drawn from it, and the evidence is "synthetic".
-        y: Targets, one row per input; None with a summary.
-        validation_data: `(x_val, y_val)`; None holds a fifth out.
-        loss: What `model.compile` takes; None is the compiled model's loss, else the usual one for
-            the targets: cross-entropy for class labels (logits or probabilities, as the outputs
-            are), the mean squared error for numbers.
+        x: Inputs, as one of:
+            arrays (NumPy, tensors, data frames), or a list or dict of them;
+            a `keras.utils.PyDataset`, a `tf.data.Dataset`, a torch `DataLoader`, a generator, a
+            function that returns one, or anything else to iterate, which yields `(x, y)`,
+            `(x, y, sample_weight)` or `x` alone, in batches or one by one;
+            a summary of data that stays at home, such as
+            `{"shape": [64], "task": "classification", "classes": 10, "samples": 5000}`; probes
+            then run on data drawn from it, and the evidence is "synthetic".
+            What has to be iterated is read once into memory, up to 100 000 examples or 1 GiB, and
+            for at most a quarter of `max_seconds`; a larger source is read in part (a `PyDataset`
+            at random, any other from its beginning), and the notes say so. The length of a full
+            training counts its own batches. A generator is used up. Sources that shuffle without a
+            seed give other examples each time, and so perhaps another answer.
+        y: Targets, one row per input, or a list or dict of them for several outputs. None where x
+            brings them, with a summary, and for models with a loss of their own (`add_loss`,
+            `compute_loss`); `y=x` for autoencoders.
+        validation_data: `(x_val, y_val)`, `(x_val, y_val, sample_weight_val)`, or anything to
+            iterate as for x, with an end; None holds a fifth out.
+        loss: What `model.compile` takes: one loss for all outputs, a list, or a dict by the
+            outputs' names. None is the compiled model's loss, else the model's own, else the usual
+            one for the targets: cross-entropy for class labels (logits or probabilities, as the
+            outputs are), the mean squared error for numbers.
+        loss_weights: What `model.compile` takes: a factor per output, as a list or dict; None is
+            the compiled model's, else 1.
+        sample_weight: What `model.fit` takes: the weight of each example, or of each step of a
+            sequence; or a list or dict of such by output.
+        class_weight: What `model.fit` takes: a dict from class to weight, for training only.
         epochs: Length of one full training, at least 1.
-        batch_size: Examples per step, at least 1.
+        batch_size: Examples per step, at least 1. None is the batch size of x where it comes in
+            batches, which a number may not contradict, else 32.
+        steps_per_epoch: Steps of one epoch, as in `model.fit`; needed where x has no end, of which
+            one epoch is read. None counts the data.
         tier: What may be spent, in full trainings: "instant" nothing, "quick" 0.1, "standard" 0.5,
             "thorough" 2.
         max_seconds: Wall-clock limit, above 0; None is no limit.
@@ -83,11 +109,13 @@ def recommend(
     Example:
         >>> advice = recommend(model, x, y, loss="mse", epochs=100)
         >>> model.compile(optimizer=advice.optimizer(), loss="mse")
+        >>> advice = recommend(model, train_dataset, validation_data=val_dataset, epochs=10)
     """
     request = checked(
         Request(
             model, x, y, validation_data, loss, epochs, batch_size, tier, max_seconds, objective,
-            backend, tuple(include), seed,
+            backend, tuple(include), seed, loss_weights, sample_weight, class_weight,
+            steps_per_epoch,
         )
     )  # fmt: skip
     return advised(request, as_progress(progress))

@@ -8,10 +8,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 
-from recommender.problem import Problem, every_layer
-from recommender.request import leaves
+from recommender.examples import leaves
+from recommender.models import every_layer
+from recommender.problem import Problem
 from recommender.tags import tags
 
 
@@ -25,7 +27,8 @@ class Description:
         depth: Layers with weights.
         samples: Training examples.
         input_shape: Shape of one example's (first) input.
-        task: "classification", "binary", "regression" or "other", by the loss.
+        task: "classification", "binary", "regression" or "other", by the loss; "several" where
+            the model has several outputs.
         classes: Classes seen in the targets; None outside classification.
         largest_class: Share of the most frequent class; None outside classification.
         zero_share: Share of inputs that are exactly 0.
@@ -76,7 +79,7 @@ def describe(problem: Problem) -> Description:
         kinds,
         depth,
         parameters=parameters,
-        samples=len(problem.y),
+        samples=problem.training.rows,
         zero_share=zero_share,
         largest_class=largest,
         scale_spread=spread,
@@ -85,7 +88,7 @@ def describe(problem: Problem) -> Description:
         parameters=parameters,
         layers=dict(sorted(kinds.items())),
         depth=depth,
-        samples=len(problem.y),
+        samples=problem.training.rows,
         input_shape=tuple(x.shape[1:]),
         task=task,
         classes=classes,
@@ -99,18 +102,24 @@ def describe(problem: Problem) -> Description:
 
 
 def _targets(problem: Problem) -> tuple[str, int | None, float | None]:
-    kind = type(problem.loss).__name__
-    if kind == "SparseCategoricalCrossentropy":
-        counts = np.bincount(problem.y.ravel().astype(int))
-        return "classification", int((counts > 0).sum()), float(counts.max() / counts.sum())
-    if kind == "CategoricalCrossentropy":
-        share = problem.y.reshape(-1, problem.y.shape[-1]).mean(0)
-        return "classification", int(problem.y.shape[-1]), float(share.max())
+    losses = keras.tree.flatten(problem.loss)
+    if len(losses) > 1:
+        return "several", None, None
+    loss, kind = losses[0], type(losses[0]).__name__
+    if kind in ("MeanSquaredError", "MeanAbsoluteError", "Huber", "LogCosh"):
+        return "regression", None, None
+    classes = ("SparseCategoricalCrossentropy", "CategoricalCrossentropy", "BinaryCrossentropy")
+    if kind not in classes:
+        return "other", None, None
+    y = keras.tree.flatten(problem.y)[0]
     if kind == "BinaryCrossentropy":
-        share = float(problem.y.mean())
+        share = float(y.mean())
         return "binary", 2, max(share, 1 - share)
-    regression = ("MeanSquaredError", "MeanAbsoluteError", "Huber", "LogCosh")
-    return ("regression" if kind in regression else "other"), None, None
+    if kind == "CategoricalCrossentropy":
+        share = y.reshape(-1, y.shape[-1]).mean(0)
+        return "classification", int(y.shape[-1]), float(share.max())
+    counts = np.unique(y[y != loss.ignore_class], return_counts=True)[1]
+    return "classification", len(counts), float(counts.max() / counts.sum())
 
 
 def _inputs(x: Any) -> tuple[float, float]:

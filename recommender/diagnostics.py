@@ -13,8 +13,11 @@ import numpy as np
 
 from recommender.description import Description
 from recommender.errors import BudgetExhausted
+from recommender.examples import take
+from recommender.losses import OUTPUT_ROWS, is_squashed
+from recommender.models import forward
 from recommender.population import Population
-from recommender.problem import OUTPUT_ROWS, Problem, forward, is_squashed, take
+from recommender.problem import Problem
 from recommender.settings import Setting
 
 # Steps that a rate of the range test is watched for.

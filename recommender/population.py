@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recommender.budget import FORWARD, GRADIENT, Budget
-from recommender.problem import VALIDATION_ROWS, Problem, take
+from recommender.examples import Examples, take
+from recommender.models import has_own_step
+from recommender.problem import VALIDATION_ROWS, Problem
 from recommender.progress import Progress
 from recommender.settings import Setting
 
@@ -48,11 +50,12 @@ class Population(ABC):
         self.budget = budget
         self.progress = progress or Progress()
         self.settings = list({setting.rule: setting for setting in settings}.values())
-        rows = min(len(problem.y_val), VALIDATION_ROWS)
+        held = problem.validation.rows
+        rows = min(held, VALIDATION_ROWS)
         self.blocks = min(BLOCKS, rows)
         self.block_rows = rows // self.blocks
         # Spread over the validation set: it may be sorted.
-        order = np.random.default_rng([problem.seed, 29]).permutation(len(problem.y_val))
+        order = np.random.default_rng([problem.seed, 29]).permutation(held)
         self._validation = np.sort(order[: self.blocks * self.block_rows])
         self._trunks: dict[tuple[str, float], Trunk] = {}
 
@@ -71,7 +74,7 @@ class Population(ABC):
         """At most `CHUNK` steps at these rates on these rows; the loss before each step."""
 
     @abstractmethod
-    def _validate(self, state: State, x: Any, y: NDArray[Any]) -> float:
+    def _validate(self, state: State, block: Examples) -> float:
         """Mean loss on one validation block, in inference mode."""
 
     def train(
@@ -116,10 +119,8 @@ class Population(ABC):
     def validate(self, state: State, purpose: str) -> NDArray[np.float64]:
         """Mean validation loss on each block; shape (blocks,). Paid as forward passes."""
         self.budget.spend(purpose, self.validation_price)
-        values = []
-        for block in self._validation.reshape(self.blocks, self.block_rows):
-            x, y = take(self.problem.x_val, block), self.problem.y_val[block]
-            values.append(self._validate(state, x, y))
+        blocks = self._validation.reshape(self.blocks, self.block_rows)
+        values = [self._validate(state, take(self.problem.validation, block)) for block in blocks]
         return np.asarray(values, np.float64)
 
     @property
@@ -233,8 +234,11 @@ def open_population(
     budget: Budget,
     progress: Progress | None = None,
 ) -> Population:
-    """The engine for the running backend: one compiled program on JAX, else real Keras steps."""
-    if keras.config.backend() == "jax":
+    """The engine for the running backend: one compiled program on JAX, else real Keras steps.
+
+    A model with a train step of its own trains by that one, so by real Keras steps too.
+    """
+    if keras.config.backend() == "jax" and not has_own_step(problem.model):
         from recommender.population_jax import JaxPopulation
 
         return JaxPopulation(problem, settings, budget, progress)

@@ -14,8 +14,10 @@ from jax import lax
 from numpy.typing import NDArray
 
 from recommender.budget import Budget
+from recommender.examples import Examples, take
+from recommender.models import every_layer
 from recommender.population import CHUNK, Population
-from recommender.problem import Problem, every_layer, take, training_flag
+from recommender.problem import Problem
 from recommender.progress import Progress
 from recommender.settings import Setting
 
@@ -51,7 +53,7 @@ class JaxPopulation(Population):
         progress: Progress | None = None,
     ) -> None:
         super().__init__(problem, settings, budget, progress)
-        self._model = problem.model
+        self._model = problem.compiled()
         self.weights, self._extras = _values(problem.model)
         self._take_data()
         self._evaluate: Any = None
@@ -73,8 +75,7 @@ class JaxPopulation(Population):
             program.restart()
 
     def _take_data(self) -> None:
-        self.x = keras.tree.map_structure(jnp.asarray, self.problem.x)
-        self.y = jnp.asarray(self.problem.y)
+        self.examples = _on_device(self.problem.training)
 
     def start(self, setting: Setting) -> JaxState:
         """The state before the first step."""
@@ -90,31 +91,29 @@ class JaxPopulation(Population):
     ) -> tuple[JaxState, NDArray[np.float32]]:
         return self._programs[state.setting.rule].run(state, rates, rows)
 
-    def _validate(self, state: JaxState, x: Any, y: NDArray[Any]) -> float:
-        arguments = (state.weights, state.extras, keras.tree.map_structure(jnp.asarray, x), y)
+    def _validate(self, state: JaxState, block: Examples) -> float:
+        arguments = (state.weights, state.extras, _on_device(block))
         if self._evaluate is None:
             with self.budget.compiling():
                 self._evaluate = jax.jit(self._validation_loss).lower(*arguments).compile()
         return float(self._evaluate(*arguments))
 
-    def _validation_loss(self, weights: Any, extras: Any, x: Any, y: Any) -> Tensor:
-        model = self._model
-        flag = training_flag(model, training=False)
-        prediction, _, losses = model.stateless_call(weights, extras, x, return_losses=True, **flag)
-        return self._total(y, prediction, losses)
+    def _validation_loss(self, weights: Any, extras: Any, batch: Examples) -> Tensor:
+        return self._loss(weights, extras, batch, training=False)[0]
 
-    def training_loss(self, weights: Any, extras: Any, x: Any, y: Any) -> tuple[Tensor, Any]:
+    def training_loss(self, weights: Any, extras: Any, batch: Examples) -> tuple[Tensor, Any]:
         """Loss of one minibatch with its penalties, and the model's other state after it."""
-        model = self._model
-        flag = training_flag(model, training=True)
-        prediction, extras, losses = model.stateless_call(
-            weights, extras, x, return_losses=True, **flag
-        )
-        return self._total(y, prediction, losses), extras
+        return self._loss(weights, extras, batch, training=True)
 
-    def _total(self, y: Any, prediction: Any, losses: Sequence[Tensor]) -> Tensor:
-        value = jnp.asarray(self.problem.loss(y, prediction), jnp.float32)
-        return value + sum(jnp.asarray(penalty, jnp.float32) for penalty in losses)
+    def _loss(
+        self, weights: Any, extras: Any, batch: Examples, *, training: bool
+    ) -> tuple[Tensor, Any]:
+        """The loss that `model.fit` would compute: it asks the same method of Keras' trainer."""
+        metrics = [v.value for v in self._model.metrics_variables]
+        loss, (_, _, extras, _) = self._model.compute_loss_and_updates(
+            weights, extras, metrics, *batch, training=training
+        )
+        return jnp.asarray(loss, jnp.float32), extras
 
 
 class _Program:
@@ -157,7 +156,7 @@ class _Program:
         hyper = np.zeros(self._hyper_width, np.float32)
         hyper[: len(self._hypers[which])] = list(self._hypers[which].values())
         carry = (state.weights, state.extras, state.slots, state.shared)
-        fixed = (np.int32(which), hyper, self._population.x, self._population.y)
+        fixed = (np.int32(which), hyper, self._population.examples)
         if self._looped:
             carry, losses = self._chunk(carry, state.count, rates, rows, fixed)
         else:
@@ -214,11 +213,18 @@ class _Program:
         return lax.fori_loop(0, length, body, (carry, jnp.zeros(CHUNK, jnp.float32)))
 
     def _step(
-        self, carry: Any, count: Any, rate: Any, rows: Any, which: Any, hyper: Any, x: Any, y: Any
+        self,
+        carry: Any,
+        count: Any,
+        rate: Any,
+        rows: Any,
+        which: Any,
+        hyper: Any,
+        examples: Examples,
     ) -> tuple[Any, Tensor]:
         weights, extras, slots, shared = carry
         differentiate = jax.value_and_grad(self._population.training_loss, has_aux=True)
-        (loss, extras), gradients = differentiate(weights, extras, take(x, rows), y[rows])
+        (loss, extras), gradients = differentiate(weights, extras, take(examples, rows))
         ws = [jnp.asarray(w, jnp.float32) for w in weights]
         gs = [jnp.asarray(g, jnp.float32) for g in gradients]
         branches = [self._branch(i) for i in range(len(self._rules))]
@@ -248,6 +254,11 @@ class _Program:
             return list(ws), slots, shared
 
         return branch
+
+
+def _on_device(examples: Examples) -> Examples:
+    found: Examples = jax.tree.map(jnp.asarray, examples)
+    return found
 
 
 def _values(model: keras.Model) -> tuple[list[Tensor], list[Tensor]]:

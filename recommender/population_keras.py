@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recommender.budget import Budget
+from recommender.errors import RequestError
+from recommender.examples import Examples, take
 from recommender.population import Population
-from recommender.problem import Problem, private_copy
+from recommender.problem import Problem
 from recommender.progress import Progress
 from recommender.settings import Setting
 
@@ -69,27 +71,30 @@ class KerasPopulation(Population):
         self, state: KerasState, rates: NDArray[np.float32], rows: NDArray[np.int32]
     ) -> tuple[KerasState, NDArray[np.float32]]:
         model = self._restored(state)
-        x, y = self.problem.x, self.problem.y
         losses = []
         for rate, batch in zip(rates, rows, strict=True):
             model.optimizer.learning_rate = float(rate)
             model.reset_metrics()
-            batch_x = keras.tree.map_structure(lambda values, b=batch: values[b], x)
-            losses.append(_loss_of(model.train_on_batch(batch_x, y[batch])))
+            x, y, weight = take(self.problem.training, batch)
+            losses.append(_loss_of(model.train_on_batch(x, y, weight, return_dict=True)))
         new = KerasState(state.setting, _read(model.variables), _read(model.optimizer.variables))
         self._resident[state.setting.rule] = new
         return new, np.asarray(losses, np.float32)
 
-    def _validate(self, state: KerasState, x: Any, y: NDArray[Any]) -> float:
+    def _validate(self, state: KerasState, block: Examples) -> float:
         model = self._restored(state)
         model.reset_metrics()
-        return _loss_of(model.test_on_batch(x, y))
+        loss = _loss_of(model.test_on_batch(*block, return_dict=True))
+        # A model that draws at random when it is evaluated has moved its seeds on.
+        for variable, value in zip(model.variables, state.model, strict=True):
+            if not variable.trainable:
+                variable.assign(value)
+        return loss
 
     def _model(self, setting: Setting) -> keras.Model:
         if setting.rule not in self._models:
             with self.budget.compiling():
-                model = private_copy(self.problem.model, self.problem.x)
-                model.compile(optimizer=setting.optimizer(), loss=self.problem.loss)
+                model = self.problem.compiled(setting.optimizer())
                 model.optimizer.build(model.trainable_variables)
             self._models[setting.rule] = model
         return self._models[setting.rule]
@@ -113,5 +118,16 @@ def _write(variables: Sequence[Any], values: Arrays) -> None:
         variable.assign(value)
 
 
-def _loss_of(logs: Any) -> float:
-    return float(logs[0] if isinstance(logs, (list, tuple)) else logs)
+def _loss_of(logs: Mapping[str, Any]) -> float:
+    """The total loss among what a step reports.
+
+    Raises:
+        RequestError: A step of the model's own does not report it.
+    """
+    if "loss" not in logs:
+        raise RequestError(
+            f"the model's own step reports {', '.join(logs) or 'nothing'}; probes compare 'loss'. "
+            "Return it from train_step and test_step.",
+            code="unsupported_model",
+        )
+    return float(logs["loss"])

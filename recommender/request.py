@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 
 from recommender.budget import check_max_seconds, check_tier
+from recommender.datasets import is_source
 from recommender.errors import RequestError
+from recommender.examples import Examples, check_enough, check_examples
 
 OBJECTIVES = ("val_loss",)
+# Examples per step where neither the caller nor the data say how many.
+BATCH_SIZE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,33 +24,44 @@ class Request:
 
     Attributes:
         model: A Keras model, or its description (a config or a family summary).
-        x: Inputs as arrays, or a summary of the data.
-        y: Targets, first axis as in `x`; None with a summary.
-        validation_data: `(x_val, y_val)`, or None to hold a part of the data out.
+        x: Inputs as arrays, a source of batches (see `recommender.datasets`), or a summary.
+        y: Targets, first axis as in `x`; None with a summary or a source, or where the model has a
+            loss of its own.
+        validation_data: `(x_val, y_val)`, `(x_val, y_val, sample_weight_val)` or a source; None to
+            hold a part of the data out.
         loss: What `model.compile` takes; None for the compiled model's loss, else by the targets.
         epochs: Length of one full training, at least 1.
-        batch_size: Examples per step, between 1 and the number of training examples.
+        batch_size: Examples per step, between 1 and the number of training examples; None is the
+            source's own, else 32.
         tier: How much may be spent, see `recommender.budget`.
         max_seconds: Wall-clock limit, above 0, or None.
         objective: What to minimise; `"val_loss"`.
         backend: The Keras backend to probe on; None for the running one.
         include: Further optimizers by name that must be among the candidates.
         seed: Seed of splits, batch order and everything else that is drawn.
+        loss_weights: Factor of each output's loss, as `model.compile` takes them.
+        sample_weight: Weight of each example in the loss, as `model.fit` takes it.
+        class_weight: Weight of each class, as `model.fit` takes it; for training only.
+        steps_per_epoch: Steps of one epoch; None counts the data.
     """
 
     model: Any
     x: Any
     y: Any = None
-    validation_data: tuple[Any, Any] | None = None
+    validation_data: Any = None
     loss: Any = None
     epochs: int = 20
-    batch_size: int = 32
+    batch_size: int | None = None
     tier: str = "quick"
     max_seconds: float | None = None
     objective: str = "val_loss"
     backend: str | None = None
     include: Sequence[str] = field(default_factory=tuple)
     seed: int = 0
+    loss_weights: Any = None
+    sample_weight: Any = None
+    class_weight: Mapping[int, float] | None = None
+    steps_per_epoch: int | None = None
 
 
 def checked(request: Request) -> Request:
@@ -69,14 +84,18 @@ def checked(request: Request) -> Request:
             code="unknown_objective",
         )
     _check_count("epochs", request.epochs, "One full training takes at least one epoch.")
-    _check_count("batch_size", request.batch_size, "32 is usual.")
+    if request.batch_size is not None:
+        _check_count("batch_size", request.batch_size, "32 is usual.")
+    if request.steps_per_epoch is not None:
+        _check_count("steps_per_epoch", request.steps_per_epoch, "Leave it out to count batches.")
     if isinstance(request.seed, bool) or not isinstance(request.seed, (int, np.integer)):
         raise RequestError(f"seed must be a whole number, received {request.seed!r}.", code="seed")
     if request.seed < 0:
         raise RequestError(f"seed must be at least 0, received {request.seed}.", code="seed")
     _check_backend(request.backend)
+    _check_class_weight(request)
     if not is_summary(request.x):
-        _check_arrays(request)
+        _check_data(request)
     return request
 
 
@@ -85,15 +104,6 @@ def is_summary(x: Any) -> bool:
     if isinstance(x, Mapping):
         return "shape" in x or "samples" in x
     return hasattr(x, "__dataclass_fields__")
-
-
-def leaves(data: Any, name: str) -> list[tuple[str, np.ndarray]]:
-    """The arrays of a possibly nested input, each with the name to use in messages."""
-    if isinstance(data, Mapping):
-        return [pair for key in data for pair in leaves(data[key], f"{name}[{key!r}]")]
-    if isinstance(data, (list, tuple)) and data and hasattr(data[0], "shape"):
-        return [pair for i, part in enumerate(data) for pair in leaves(part, f"{name}[{i}]")]
-    return [(name, np.asarray(data))]
 
 
 def _check_count(name: str, value: Any, advice: str) -> None:
@@ -118,85 +128,45 @@ def _check_backend(backend: str | None) -> None:
         )
 
 
-def _check_arrays(request: Request) -> None:
-    if request.y is None:
+def _check_data(request: Request) -> None:
+    """Check what is there as arrays; what has to be read first is checked when it was."""
+    if not is_source(request.x):
+        arrays = Examples(request.x, request.y, request.sample_weight)
+        check_examples(arrays)
+        check_enough(arrays)
+    elif request.y is not None or request.sample_weight is not None:
+        given = "y" if request.y is not None else "sample_weight"
         raise RequestError(
-            "y is missing. Pass the targets (for an autoencoder, y=x), or describe the data "
-            "with a summary such as {'shape': [64], 'task': 'classification', 'samples': 1000}.",
-            code="shape_mismatch",
+            f"{given} was given beside x, which is a {type(request.x).__name__}. Let x yield "
+            "(x, y) or (x, y, sample_weight) instead.",
+            code="bad_source",
         )
-    _check_pair(request.x, request.y, "x", "y")
-    rows = len(leaves(request.x, "x")[0][1])
-    if rows < 8:
-        raise RequestError(
-            f"x holds {rows} examples; at least 8 are needed to train and to validate.",
-            code="shape_mismatch",
-        )
-    if request.validation_data is not None:
-        pair = request.validation_data
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise RequestError(
-                "validation_data must be (x_val, y_val); sample weights are not supported yet.",
-                code="shape_mismatch",
-            )
-        _check_pair(pair[0], pair[1], "x_val", "y_val")
-        _check_same_kind(request.x, pair[0], "x", "x_val")
-        _check_same_kind(request.y, pair[1], "y", "y_val")
-
-
-def _check_pair(x: Any, y: Any, x_name: str, y_name: str) -> None:
-    named = leaves(x, x_name)
-    targets = leaves(y, y_name)
-    if len(targets) != 1:
-        raise RequestError(
-            f"{y_name} holds {len(targets)} arrays; models with several outputs are not "
-            "supported yet. Ask for one output at a time.",
-            code="unsupported_model",
-        )
-    for name, values in [*named, *targets]:
-        if values.ndim == 0:
-            raise RequestError(
-                f"{name} has no first axis; one row per example is expected.",
-                code="shape_mismatch",
-            )
-        if len(values) != len(named[0][1]):
-            raise RequestError(
-                f"{named[0][0]} has {len(named[0][1])} examples and {name} has {len(values)}. "
-                "Both need one row per example.",
-                code="shape_mismatch",
-            )
-        check_numbers(name, values)
-
-
-def check_numbers(name: str, values: np.ndarray) -> None:
-    """Refuse what is not a number, saying where the first bad value sits and how many there are."""
-    if values.dtype.kind not in "fiub":
-        raise RequestError(
-            f"{name} has dtype {values.dtype}; numbers are expected. "
-            "Encode text and categories first.",
-            code="not_numeric",
-        )
-    if values.dtype.kind != "f":
+    held = request.validation_data
+    if held is None or is_source(held):
         return
-    bad = ~np.isfinite(values)
-    if bad.any():
-        where = [int(i) for i in np.argwhere(bad)[0]]
-        rows = int(bad.reshape(len(values), -1).any(axis=1).sum())
+    if isinstance(held, (tuple, list)) and not 1 <= len(held) <= 3:
         raise RequestError(
-            f"{name} holds {int(bad.sum())} NaN or infinite values in {rows} of {len(values)} "
-            f"rows, the first at index {where}. Fill them (for instance with the column's "
-            f"median) or drop those rows.",
-            code="not_finite",
+            f"validation_data holds {len(held)} things; (x_val, y_val), (x_val, y_val, "
+            "sample_weight_val) or a data set is expected.",
+            code="shape_mismatch",
         )
+    check_examples(Examples(*held) if isinstance(held, (tuple, list)) else Examples(held), "_val")
 
 
-def _check_same_kind(train: Any, validation: Any, name: str, validation_name: str) -> None:
-    for (_, a), (label, b) in zip(
-        leaves(train, name), leaves(validation, validation_name), strict=True
+def _check_class_weight(request: Request) -> None:
+    weights = request.class_weight
+    if weights is None:
+        return
+    if request.sample_weight is not None:
+        raise RequestError(
+            "class_weight and sample_weight were both given; multiply them into sample_weight.",
+            code="bad_class_weight",
+        )
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(value, (int, float, np.number)) for value in weights.values()
     ):
-        if a.shape[1:] != b.shape[1:]:
-            raise RequestError(
-                f"{name} has rows of shape {a.shape[1:]}, {label} of shape {b.shape[1:]}; "
-                "training and validation rows must look alike.",
-                code="shape_mismatch",
-            )
+        raise RequestError(
+            f"class_weight is a dict from class to weight, such as {{0: 1.0, 1: 5.0}}; received "
+            f"{weights!r}.",
+            code="bad_class_weight",
+        )

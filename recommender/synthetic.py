@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recommender.errors import RequestError
+from recommender.examples import Examples
 
 Task = Literal["classification", "regression"]
 FAMILIES = ("linear", "mlp", "cnn", "recurrent")
@@ -97,9 +98,19 @@ def summary_of(x: Any) -> DataSummary:
     return summary
 
 
-def summarise(x: NDArray[Any], y: Any) -> DataSummary:
-    """The summary of real data, as far as a described model needs it."""
-    y = np.asarray(y)
+def summarise(data: Examples) -> DataSummary:
+    """The summary of real data, as far as a described model needs it.
+
+    Raises:
+        RequestError: There are several inputs or targets, or none.
+    """
+    x, y = data.x, data.y
+    if not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray):
+        raise RequestError(
+            "a described model takes one array x and one array y. Pass a Keras model for several "
+            "inputs or outputs, or for a loss of its own.",
+            code="unsupported_model",
+        )
     shape = tuple(int(n) for n in x.shape[1:]) or (1,)
     if y.dtype.kind in "iub" and y.reshape(len(y), -1).shape[1] == 1:
         return DataSummary(shape, "classification", len(y), classes=max(2, int(y.max()) + 1))

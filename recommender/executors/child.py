@@ -31,7 +31,15 @@ from recommender.settings import Setting
 RESERVED_MB = 4096
 LARGEST_FILE = 64 * 2**20
 # Errors of the request by whose fault they are.
-MODEL_CODES = frozenset({"unsupported_model", "no_trainable_weights", "unknown_loss"})
+MODEL_CODES = frozenset(
+    {
+        "unsupported_model",
+        "no_trainable_weights",
+        "unknown_loss",
+        "outputs_mismatch",
+        "loss_failed",
+    }
+)
 DATA_CODES = frozenset(
     {"shape_mismatch", "not_numeric", "not_finite", "label_range", "bad_summary", "file_unreadable"}
 )

@@ -227,7 +227,8 @@ def _alive(claim: Path) -> bool:
 def fingerprint(problem: Problem) -> str:
     """Tells data apart: some change with the version of Python or of a package."""
     digest = hashlib.sha256()
-    for values in (problem.x, problem.y, problem.x_val, problem.y_val):
+    parts = (problem.x, problem.y, problem.x_val, problem.y_val)
+    for values in keras.tree.flatten(parts):
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()[:12]
 

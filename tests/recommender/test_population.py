@@ -9,6 +9,7 @@ import pytest
 from recommender.budget import Budget
 from recommender.population import open_population
 from recommender.settings import Setting
+from tests.recommender.kinds import KINDS
 from tests.recommender.problems import model, problem
 
 SETTINGS = [
@@ -98,3 +99,12 @@ def test_every_probe_starts_from_the_first_weights_whatever_ran_before() -> None
     np.testing.assert_allclose(
         population.trunk(rates[1]).losses, alone.trunk(rates[1]).losses, rtol=1e-6
     )
+
+
+def test_a_model_that_draws_at_random_is_judged_by_the_same_draws_each_time() -> None:
+    kind = KINDS["a variational autoencoder"]
+    asked = problem(model=kind.model(), x=kind.x, y=None, loss=None, batch_size=16)
+    population = open_population(asked, SETTINGS, Budget("standard", asked.full_steps))
+    state = population.start(SETTINGS[0])
+    before = population.validate(state, "test")
+    np.testing.assert_array_equal(population.validate(state, "test"), before)

@@ -46,7 +46,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "text": ({"x": X.astype(str)}, "not_numeric", "Encode text"),
     "few": ({"x": X[:4], "y": Y[:4]}, "shape_mismatch", "at least 8"),
     "frozen": ({"model": frozen()}, "no_trainable_weights", "trainable = True"),
-    "outputs": ({"model": two_outputs()}, "unsupported_model", "several outputs"),
+    "outputs": ({"model": two_outputs()}, "outputs_mismatch", "the model has 2 outputs"),
     "model": ({"model": 3}, "unsupported_model", "received int"),
     "family": ({"model": {"family": "tree"}}, "unsupported_model", "linear, mlp, cnn"),
     "loss": ({"loss": "nosuch"}, "unknown_loss", "'nosuch' is not a Keras loss"),
