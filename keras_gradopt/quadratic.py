@@ -13,6 +13,8 @@ from keras_gradopt.linesearch import Found, backtracking, rounding
 Tensor = Any
 # A gradient's norm below which a point may be a saddle, and negative curvature is the way on.
 STATIONARY = 1e-3
+# Losses that the search along a proposal may take.
+SEARCH_EVALUATIONS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +85,9 @@ def searched(
         # Without negative curvature the slope alone: a damped step falls short of the model's.
         return t * proposal.slope + 0.5 * t * t * ops.minimum(proposal.curvature, 0.0)
 
-    found = backtracking(landscape, w, f, proposal.direction, expected, first)
+    found = backtracking(
+        landscape, w, f, proposal.direction, expected, first, SEARCH_EVALUATIONS
+    )
     change = proposal.change(found.step)
     ratio = (found.value - f) / ops.where(change < 0, change, -1.0)
     # Of a step cut short the model promised too much in any case.

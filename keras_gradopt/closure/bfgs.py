@@ -94,6 +94,10 @@ class BFGS(StepsAsVector):
 
         check_size(self, variables, "keeps a dense matrix", LBFGS)
 
+    def dearest_step(self) -> float:
+        """Every search to its last trial, after the step's own gradient and loss."""
+        return 4 / 3 + self.iterations_per_step * self.search_evaluations
+
     def direction(self, landscape: Landscape, g: Tensor, memory: dict[str, Tensor]) -> Tensor:
         """$-Hg$; the steepest descent before anything was learnt."""
         del landscape

@@ -11,7 +11,15 @@ from keras_gradopt.arguments import Hyperparameters, positive_int
 from keras_gradopt.damping import Damping
 from keras_gradopt.krylov import Solved, conjugate_gradients, lanczos
 from keras_gradopt.landscape import Landscape, Product, dot, norm
-from keras_gradopt.quadratic import STATIONARY, Proposal, better, escape, newton_like, searched
+from keras_gradopt.quadratic import (
+    SEARCH_EVALUATIONS,
+    STATIONARY,
+    Proposal,
+    better,
+    escape,
+    newton_like,
+    searched,
+)
 from keras_gradopt.ranges import NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
 from keras_gradopt.vector_rule import StepsAsVector, outcome_of
@@ -94,6 +102,14 @@ class NewtonCG(StepsAsVector):
         """The damping, and the mean of squared gradients where it scales."""
         squares = (Slot("squares", shape=(size,)),) if self.precondition else ()
         return (*self.damping.slots(), *squares)
+
+    def dearest_step(self) -> float:
+        """All products, the search, and the step's own gradient and loss."""
+        products = 2.0 * min(self.cg_iterations, self.size)
+        if self.curvature == "hessian":
+            # What Lanczos may ask for comes on top.
+            products = 1.5 * products + 3.0 * min(_LANCZOS, self.size)
+        return 4 / 3 + products + SEARCH_EVALUATIONS / 3
 
     def descend(
         self,

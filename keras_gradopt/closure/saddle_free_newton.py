@@ -12,7 +12,14 @@ from keras_gradopt.damping import Damping
 from keras_gradopt.krylov import lanczos
 from keras_gradopt.landscape import Landscape, norm
 from keras_gradopt.linalg import combined, times
-from keras_gradopt.quadratic import STATIONARY, better, escape, newton_like, searched
+from keras_gradopt.quadratic import (
+    SEARCH_EVALUATIONS,
+    STATIONARY,
+    better,
+    escape,
+    newton_like,
+    searched,
+)
 from keras_gradopt.ranges import NON_NEGATIVE, Range
 from keras_gradopt.slot import Slot
 from keras_gradopt.vector_rule import StepsAsVector, outcome_of
@@ -80,6 +87,10 @@ class SaddleFreeNewton(StepsAsVector):
         """The damping."""
         del size
         return self.damping.slots()
+
+    def dearest_step(self) -> float:
+        """All products, the search, and the step's own gradient and loss."""
+        return 4 / 3 + 3.0 * min(self.subspace, self.size) + SEARCH_EVALUATIONS / 3
 
     def descend(
         self,

@@ -64,6 +64,10 @@ class GradientFree(StepsAsVector):
 
     # ------------------------------------------------------------------ what a rule declares
 
+    def dearest_step(self) -> float:
+        """A third for each point of the largest generation, and for the reported loss."""
+        return (1 + self.most_chunks(self.size) * self.chunk_size(self.size)) / 3
+
     def chunk_size(self, size: int) -> int:
         """Points of a chunk, for vectors of `size` entries."""
         raise NotImplementedError(f"{type(self).__name__} must define chunk_size.")
