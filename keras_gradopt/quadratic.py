@@ -85,9 +85,7 @@ def searched(
         # Without negative curvature the slope alone: a damped step falls short of the model's.
         return t * proposal.slope + 0.5 * t * t * ops.minimum(proposal.curvature, 0.0)
 
-    found = backtracking(
-        landscape, w, f, proposal.direction, expected, first, SEARCH_EVALUATIONS
-    )
+    found = backtracking(landscape, w, f, proposal.direction, expected, first, SEARCH_EVALUATIONS)
     change = proposal.change(found.step)
     ratio = (found.value - f) / ops.where(change < 0, change, -1.0)
     # Of a step cut short the model promised too much in any case.

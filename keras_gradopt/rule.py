@@ -69,6 +69,13 @@ class Rule(Arguments):
 
     # ------------------------------------------------------------------ what a rule declares
 
+    def dearest_step(self) -> float:
+        """Gradients of the loss that one step evaluates at most, once the state is built.
+
+        Rules whose steps differ in length define it; all others take the same number each time.
+        """
+        return self.gradient_evaluations_per_step
+
     def slots(self, shape: tuple[int, ...]) -> Sequence[Slot]:
         """State per variable, for one of the given shape."""
         del shape

@@ -55,13 +55,6 @@ class EvaluatesLoss(Optimizer):
             self.evaluations = self.add_variable((), dtype="float32", name="evaluations")
         super().build(variables)
 
-    def dearest_step(self) -> float:
-        """Gradients of the loss that one step evaluates at most, once the state is built.
-
-        Rules whose steps differ in length define it; all others take the same number each time.
-        """
-        return self.gradient_evaluations_per_step
-
     def look(
         self,
         ws: list[Tensor],

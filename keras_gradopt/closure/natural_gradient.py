@@ -88,6 +88,10 @@ class NaturalGradient(EvaluatesLoss):
             seed=positive_int("seed", seed, least=0),
         )
 
+    def dearest_step(self) -> float:
+        """All products, and the step's own gradient."""
+        return 1.0 + 2.0 * self.cg_iterations
+
     def slots(self, shape: tuple[int, ...]) -> Sequence[Slot]:
         """The velocity."""
         return (Slot("velocity"),)

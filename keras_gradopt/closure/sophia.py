@@ -94,6 +94,10 @@ class Sophia(EvaluatesLoss):
             seed=positive_int("seed", seed, least=0),
         )
 
+    def dearest_step(self) -> float:
+        """One with an estimate of the curvature."""
+        return 4.0
+
     def slots(self, shape: tuple[int, ...]) -> Sequence[Slot]:
         """Momentum and curvature."""
         return (Slot("momentum"), Slot("curvature"))

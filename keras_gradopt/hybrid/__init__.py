@@ -113,6 +113,11 @@ class Combination(Composite):
         """What was evaluated."""
         return (Slot("evaluations", ()),)
 
+    def dearest_step(self) -> float:
+        """The gradient that Keras hands over, and the dearer part's dearest step."""
+        parts = [part for part in self.parts if hasattr(part, "dearest_step")]
+        return 1.0 + max((part.dearest_step() for part in parts), default=1.0)
+
     @property
     def asks_gradient(self) -> bool:
         """Whether a part makes use of the gradient."""

@@ -141,6 +141,9 @@ def _fit_lowers_the_loss(cls: type, *, jit_compile: bool, dropout: float) -> Non
     history = model.fit(x, y, epochs=6, batch_size=batch_size, verbose=0).history["loss"]
     assert np.all(np.isfinite(history))
     assert history[-1] < history[0]
+    if cls.needs not in ("gradient", "dataset"):  # passes over a dataset are no steps
+        steps, dearest = int(model.optimizer.iterations), model.optimizer.dearest_step()
+        assert float(ops.convert_to_numpy(model.optimizer.evaluations)) <= steps * dearest + 0.01
 
 
 @every_class
