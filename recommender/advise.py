@@ -10,7 +10,8 @@ from typing import Any
 import keras
 
 from recommender.budget import Budget
-from recommender.candidates import Candidate, hurdle, propose
+from recommender.candidates import Candidate, hurdle, mentioned, propose
+from recommender.contest import Contest, requested
 from recommender.decision import Decision, by_prior, decide
 from recommender.description import Description, describe
 from recommender.diagnostics import Diagnostics, blocking, diagnose, inspect
@@ -95,7 +96,8 @@ def recommend(
         max_seconds: Wall-clock limit, above 0; None is no limit.
         objective: What to minimise; "val_loss", the best one within the training.
         backend: The Keras backend to probe on; None is the running one.
-        include: Further optimizers by name to try.
+        include: Further optimizers by name to try; those that evaluate the loss again are not
+            raced but tried beside the race, in tiers that have one.
         seed: Seed of splits, batch order and drawn data.
         progress: Whether to tell on standard error what happens, a function to tell, or a
             `recommender.progress.Progress`, which also hears every probe's losses.
@@ -137,6 +139,9 @@ def advised(request: Request, hears: Progress) -> Advice:
     description = describe(problem)
     outlook = prior.shipped().about(description.to_dict())
     candidates = propose(outlook, request.include, width(request.tier, problem.full_steps))
+    # Tried beside the race, where there is one; else only named.
+    asked = requested(request.include)
+    aside = [*asked, *mentioned(description.to_dict(), request.tier)]
     notes = list(problem.notes)
     diagnostics: Diagnostics | None = None
     results: list[ProbeResult] = []
@@ -154,7 +159,9 @@ def advised(request: Request, hears: Progress) -> Advice:
             problem, description, candidates, budget, hears
         )
     else:
-        decision, diagnostics, results = _raced(problem, description, candidates, budget, hears)
+        decision, diagnostics, results, aside = _raced(
+            problem, description, candidates, asked, budget, hears
+        )
     if blocking(diagnostics.findings):
         notes.append("Mend what is listed under warnings first: it outweighs any optimizer.")
     hears.said(f"decided for {decision.candidate.label}")
@@ -164,7 +171,7 @@ def advised(request: Request, hears: Progress) -> Advice:
         evidence = "synthetic"
     return Advice(
         decision=decision,
-        candidates=tuple(candidates),
+        candidates=(*candidates, *aside),
         results=tuple(results),
         description=description,
         diagnostics=diagnostics,
@@ -221,9 +228,11 @@ def _raced(
     problem: Problem,
     description: Description,
     candidates: Sequence[Candidate],
+    asked: Sequence[Candidate],
     budget: Budget,
     hears: Progress,
-) -> tuple[Decision, Diagnostics, list[ProbeResult]]:
+) -> tuple[Decision, Diagnostics, list[ProbeResult], list[Candidate]]:
+    """The race, then trials of what cannot be raced: those last."""
     settings = list(dict.fromkeys(c.setting for c in candidates))
     hears.planned(settings)
     population = open_population(problem, settings, budget, hears)
@@ -232,17 +241,22 @@ def _raced(
     diagnostics = diagnose(problem, description, population, default)
     for finding in diagnostics.findings:
         hears.said(f"{'first mend' if finding.blocking else 'note'}: {finding.text}")
-    first = blocking(diagnostics.findings)
-    if first:
+    contest = Contest(population, description, asked)
+    results: list[ProbeResult] = []
+    if first := blocking(diagnostics.findings):
         # Whatever a race showed would be about the fault, not about the optimizers.
         reason = f"Nothing was raced: {first[0].text}"
-        return by_prior(candidates, "blocking_finding", reason), diagnostics, []
-    hears.said(f"racing {len(settings)} candidates")
-    priors = {s: min(c.prior for c in candidates if c.setting == s) for s in settings}
-    wanted = {c.setting for c in candidates if c.role == "requested"}
-    initial = diagnostics.initial_loss
-    results = race(population, priors, default, initial, budget, wanted)
-    return decide(candidates, results, initial, problem.full_steps), diagnostics, results
+        decision = by_prior(candidates, "blocking_finding", reason)
+    else:
+        hears.said(f"racing {len(settings)} candidates")
+        priors = {s: min(c.prior for c in candidates if c.setting == s) for s in settings}
+        wanted = {c.setting for c in candidates if c.role == "requested"}
+        initial = diagnostics.initial_loss
+        with budget.held(min(contest.reserve, budget.remaining)):
+            results = race(population, priors, default, initial, budget, wanted)
+        decision = decide(candidates, results, initial, problem.full_steps)
+    settled = contest.settle(decision, results)
+    return settled.decision, diagnostics, [*results, *settled.results], [*settled.candidates]
 
 
 def _steady(trunk: Trunk) -> bool:

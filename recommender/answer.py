@@ -63,6 +63,33 @@ def code(
     )
 
 
+def bound_code(
+    class_name: str,
+    arguments: Sequence[tuple[str, Any]],
+    batch_size: int | None,
+    epochs: int | None,
+) -> str:
+    """Python text that makes an optimizer which evaluates the loss again, and says how to fit.
+
+    Args:
+        class_name: The optimizer's class in `keras_gradopt`.
+        arguments: Of its constructor.
+        batch_size: What `model.fit` takes; None, where nothing was tried, is all examples.
+        epochs: What `model.fit` takes; None says nothing of it.
+    """
+    given = ", ".join(f"{key}={value!r}" for key, value in arguments)
+    size = "len(x)" if batch_size is None else batch_size
+    length = "" if epochs is None else f", epochs={epochs}"
+    return (
+        "import keras_gradopt\n\n"
+        f"optimizer = keras_gradopt.{class_name}({given})\n"
+        "# It evaluates the loss again, so the model has to be bound:\n"
+        "# model = keras_gradopt.bind(model)\n"
+        "# model.compile(optimizer=optimizer, loss=loss)\n"
+        f"# model.fit(x, y, batch_size={size}{length})\n"
+    )
+
+
 def answer(
     *,
     recommended: Plain,
@@ -127,9 +154,15 @@ def answer(
 
 
 def recommended(
-    label: str, optimizer: Plain, rate: float, shape: str, steps: int, text: str
+    label: str,
+    optimizer: Plain,
+    rate: float,
+    shape: str,
+    steps: int,
+    text: str,
+    fit: Plain | None = None,
 ) -> Plain:
-    """The answer itself, as the field `recommended` holds it."""
+    """The answer itself, as the field `recommended` holds it; `fit` None trains as asked."""
     return {
         "label": label,
         "optimizer": optimizer,
@@ -137,4 +170,5 @@ def recommended(
         "schedule": {"shape": shape, **schedule_parts(shape, steps)},
         "total_steps": steps,
         "code": text,
+        "fit": fit,
     }

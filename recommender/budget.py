@@ -133,6 +133,29 @@ class Budget:
         self.spent += gradients
         self.by_purpose[purpose] += gradients
 
+    def refund(self, purpose: str, gradients: float) -> None:
+        """Take back what booked work turned out not to need.
+
+        Args:
+            purpose: What it was booked for.
+            gradients: At least 0, at most what was booked.
+        """
+        self.spent -= gradients
+        self.by_purpose[purpose] -= gradients
+
+    @contextmanager
+    def held(self, gradients: float) -> Iterator[None]:
+        """Inside the block so much less may be spent: it is kept for what comes after.
+
+        Args:
+            gradients: At least 0.
+        """
+        self.limit -= gradients
+        try:
+            yield
+        finally:
+            self.limit += gradients
+
     @contextmanager
     def compiling(self) -> Iterator[None]:
         """Book the time inside the block as compile time."""

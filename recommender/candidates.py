@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from recommender.errors import RequestError
-from recommender.knowledge import grid
+from recommender.knowledge import contenders, grid
+from recommender.knowledge.contenders import Contender
 from recommender.knowledge.grid import Choice
 from recommender.knowledge.prior import DEFAULT, Outlook
 from recommender.settings import Setting, optimizer_class
 
 Shape = Literal["constant", "late_cooldown"]
-Role = Literal["default", "portfolio", "requested"]
+Role = Literal["default", "portfolio", "requested", "trial"]
 # The default's own penalty: what is assumed of a rule that no recorded task was trained with.
 UNKNOWN = 1.0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How to call `model.fit` where the caller's way will not do.
+
+    Attributes:
+        batch_size: Examples per step.
+        epochs: Passes over the data.
+    """
+
+    batch_size: int
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -25,10 +39,12 @@ class Candidate:
     Attributes:
         setting: Optimizer and peak rate.
         shape: Constant, or constant with a cooldown to 0 over the last quarter.
-        role: "default" (the hurdle), "portfolio", or "requested" by the caller.
+        role: "default" (the hurdle), "portfolio", "requested" by the caller, or "trial": it
+            evaluates the loss again, and is not raced but tried beside the race.
         prior: What it is expected to miss of the possible gain, from recorded tasks like this one:
             0 is the best of all, 1 the default.
         reason: Why it is tried.
+        fit: How to train with it; None is as the caller does.
     """
 
     setting: Setting
@@ -36,10 +52,13 @@ class Candidate:
     role: Role
     prior: float
     reason: str
+    fit: Fit | None = None
 
     @property
     def label(self) -> str:
         """The candidate in a few words."""
+        if self.role == "trial":
+            return tried(self.setting.class_name)
         return labelled(self.setting.label, self.shape)
 
     @property
@@ -62,6 +81,11 @@ def labelled(setting: str, shape: Shape) -> str:
     return setting + (", late cooldown" if shape == "late_cooldown" else "")
 
 
+def tried(class_name: str) -> str:
+    """The label of an optimizer that is tried, not raced."""
+    return f"{class_name} on a bound model"
+
+
 def hurdle(outlook: Outlook | None = None) -> Candidate:
     """Keras' default as a candidate."""
     expected = UNKNOWN if outlook is None else outlook.expected[DEFAULT]
@@ -77,7 +101,8 @@ def propose(
 
     Args:
         outlook: What recorded tasks make of it.
-        include: Optimizers by name that must be tried, at their own default rate.
+        include: Optimizers by name that must be tried, at their own default rate; those that need
+            more than gradients are left to `recommender.contest`.
         width: How many settings there may be, the default and the requested ones included;
             None is all.
 
@@ -85,9 +110,10 @@ def propose(
         The hurdle, the requested ones, then the portfolio in order of prior.
 
     Raises:
-        RequestError: A requested name is unknown, or cannot be probed.
+        RequestError: A requested name is unknown, or cannot be probed by name.
     """
-    found = [hurdle(outlook), *(_requested(name) for name in include)]
+    raced = [name for name in include if optimizer_class(name).needs == "gradient"]
+    found = [hurdle(outlook), *(_requested(name) for name in raced)]
     listed = sorted(
         (_listed(choice, expected) for choice, expected in outlook.expected.items()
          if choice != DEFAULT),
@@ -100,6 +126,16 @@ def propose(
     others = [c for c in listed if c.setting not in {f.setting for f in found}][:room]
     kept = {c.setting for c in (*found, *others)}
     return [*found, *(c for c in listed if c.setting in kept)]
+
+
+def mentioned(description: Mapping[str, Any], tier: str) -> list[Candidate]:
+    """What a description speaks for that is no candidate of a race, and was not tried either."""
+    return [apart(one) for one in contenders.plausible(description, tier)]
+
+
+def apart(contender: Contender) -> Candidate:
+    """A contender as a candidate."""
+    return Candidate(contender.setting, "constant", "trial", UNKNOWN, contender.reason)
 
 
 def best_unprobed(candidates: Sequence[Candidate]) -> Candidate:
@@ -122,12 +158,6 @@ def _listed(choice: Choice, expected: float) -> Candidate:
 
 def _requested(name: str) -> Candidate:
     cls = optimizer_class(name)
-    if cls.needs != "gradient":
-        raise RequestError(
-            f"{cls.__name__} evaluates the loss again and needs keras_gradopt.bind(model); probes "
-            "run optimizers that need gradients only. Leave it out of include.",
-            code="needs_bind",
-        )
     defaults = cls.argument_defaults()
     if "learning_rate" not in defaults:
         raise RequestError(

@@ -11,7 +11,7 @@ from typing import Any
 from recommender import answer, length
 from recommender.answer import Plain
 from recommender.budget import Budget
-from recommender.candidates import Candidate, labelled, propose
+from recommender.candidates import Candidate, labelled, mentioned, propose, tried
 from recommender.decision import by_prior
 from recommender.forecast import forecast
 from recommender.knowledge import prior, published
@@ -114,7 +114,13 @@ def instant(
         description=description,
         nearest=outlook.nearest(),
         notes=data.notes,
-        alternatives=[c.to_dict(_label(c)) for c in candidates if c != chosen],
+        alternatives=[
+            *(c.to_dict(_label(c)) for c in candidates if c != chosen),
+            *(
+                c.to_dict(tried(_class_name(c.setting.method)))
+                for c in mentioned(description, TIER)
+            ),
+        ],
         cost=Budget(TIER, steps).cost().to_dict(),
         findings=(),
         request={"tier": TIER, "seed": seed},
@@ -178,6 +184,10 @@ def _recommended(candidate: Candidate, steps: int) -> Plain:
 
 def _label(candidate: Candidate) -> str:
     return labelled(_published(candidate.setting)["label"], candidate.shape)
+
+
+def _class_name(method: str) -> str:
+    return next(str(e["class_name"]) for e in published()["optimizers"] if e["name"] == method)
 
 
 def _published(setting: Setting) -> Mapping[str, Any]:

@@ -119,9 +119,14 @@ class Population(ABC):
     def validate(self, state: State, purpose: str) -> NDArray[np.float64]:
         """Mean validation loss on each block; shape (blocks,). Paid as forward passes."""
         self.budget.spend(purpose, self.validation_price)
-        blocks = self._validation.reshape(self.blocks, self.block_rows)
-        values = [self._validate(state, take(self.problem.validation, block)) for block in blocks]
+        values = [self._validate(state, block) for block in self.validation_blocks]
         return np.asarray(values, np.float64)
+
+    @property
+    def validation_blocks(self) -> list[Examples]:
+        """The validation examples, block by block."""
+        blocks = self._validation.reshape(self.blocks, self.block_rows)
+        return [take(self.problem.validation, block) for block in blocks]
 
     @property
     def validation_price(self) -> float:

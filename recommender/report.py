@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import math
@@ -80,6 +81,14 @@ class Advice:
         """Python text that makes the same optimizer; runs as it stands on every backend."""
         return make_code(self.decision.candidate, self.full_steps)
 
+    @property
+    def _steps_of_fit(self) -> int:
+        """Steps of the training as advised."""
+        fit = self.decision.candidate.fit
+        if fit is None:
+            return self.full_steps
+        return fit.epochs * math.ceil(self.description.samples / fit.batch_size)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data, ready for JSON."""
         chosen = self.decision.candidate
@@ -90,8 +99,9 @@ class Advice:
                 config_of(self.optimizer()),
                 chosen.setting.learning_rate,
                 chosen.shape,
-                self.full_steps,
+                self._steps_of_fit,
                 self.code,
+                dataclasses.asdict(chosen.fit) if chosen.fit else None,
             ),
             decision=self.decision.to_dict(),
             expected=self.expected.to_dict(),
@@ -189,6 +199,11 @@ def config_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
 
 def make_code(candidate: Candidate, steps: int) -> str:
     """Python text that makes the same optimizer."""
+    if candidate.role == "trial":
+        arguments = [("learning_rate", candidate.setting.learning_rate), *candidate.setting.config]
+        fit = candidate.fit
+        sizes = (fit.batch_size, fit.epochs) if fit else (None, None)
+        return answer.bound_code(candidate.setting.class_name, arguments, *sizes)
     return answer.code(
         candidate.setting.class_name,
         candidate.setting.learning_rate,

@@ -86,7 +86,7 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "epochs": (["advise", "{model}", "{data}", "--epochs", "0"], "epochs must be"),
     "seconds": (["advise", "{model}", "{data}", "--max-seconds", "-1"], "max_seconds must be"),
     "include": (["advise", "{model}", "{data}", "--include", "admw"], "Did you mean"),
-    "bind": (["advise", "{model}", "{data}", "--include", "sam"], "keras_gradopt.bind"),
+    "bind": (["advise", "{model}", "{data}", "--include", "svrg"], "keras_gradopt.bind"),
     "method": (["methods", "admw"], "Unknown optimizer 'admw'. Did you mean"),
     "task": (["demo", "--task", "nosuch"], "task must be one of digits"),
     "argument": (["advise", "{model}"], "Missing argument"),

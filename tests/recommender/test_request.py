@@ -57,7 +57,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "objective": ({"objective": "accuracy"}, "unknown_objective", "val_loss"),
     "backend": ({"backend": "numpy"}, "backend_mismatch", "KERAS_BACKEND=numpy"),
     "include": ({"include": ["adamm"]}, "unknown_optimizer", "Did you mean Adam"),
-    "bind": ({"include": ["sam"]}, "needs_bind", r"keras_gradopt\.bind"),
+    "bind": ({"include": ["svrg"]}, "needs_bind", r"keras_gradopt\.bind"),
     "wrapper": ({"include": ["lookahead"]}, "unsupported_optimizer", "wraps another"),
     "summary": ({"x": {"samples": 10}, "y": None}, "bad_summary", "needs shape"),
     "summary value": (
