@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recommender.budget import Budget
-from recommender.candidates import default_setting
+from recommender.candidates import hurdle
 from recommender.description import describe
 from recommender.diagnostics import diagnose, inspect
 from recommender.population import open_population
@@ -31,8 +31,8 @@ def codes(**changes: Any) -> list[str]:
 
 def diagnosed(**changes: Any) -> Any:
     asked = problem(**changes)
-    population = open_population(asked, [default_setting()], Budget("standard", asked.full_steps))
-    return diagnose(asked, describe(asked), population, default_setting())
+    population = open_population(asked, [hurdle().setting], Budget("standard", asked.full_steps))
+    return diagnose(asked, describe(asked), population, hurdle().setting)
 
 
 @pytest.mark.parametrize(
