@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from recommender.columns import scale_spread
 from recommender.problem import Problem, every_layer
 from recommender.request import leaves
 from recommender.tags import tags
@@ -29,7 +30,8 @@ class Description:
         classes: Classes seen in the targets; None outside classification.
         largest_class: Share of the most frequent class; None outside classification.
         zero_share: Share of inputs that are exactly 0.
-        scale_spread: Base-10 logarithm of the features' 90 % over their 10 % quantile of deviation.
+        scale_spread: Base-10 logarithm of the features' 90 % over their 10 % quantile of size, see
+            `recommender.columns`.
         full_steps: Steps of one full training.
         batch_size: Examples per step.
         tags: Words that the portfolio's priors react to.
@@ -119,10 +121,4 @@ def _inputs(x: Any) -> tuple[float, float]:
     zero_share = float((some == 0).mean())
     if x.dtype.kind != "f" or some.ndim != 2:
         return (0.0 if x.dtype.kind != "f" else zero_share), 0.0
-    deviations = some.std(0)
-    alive = deviations[deviations > 0]
-    if not len(alive):
-        return zero_share, 0.0
-    # Quantiles: a nearly constant column or two are no reason to scale all others.
-    low, high = np.quantile(alive, [0.1, 0.9])
-    return zero_share, float(np.log10(high / low))
+    return zero_share, scale_spread(some)
