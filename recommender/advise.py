@@ -19,7 +19,13 @@ from recommender.candidates import (
 )
 from recommender.decision import Decision, decide
 from recommender.description import Description, describe
-from recommender.diagnostics import Diagnostics, blocking, diagnose, inspect
+from recommender.diagnostics import (
+    Diagnostics,
+    blocking,
+    diagnose,
+    follow_up,
+    inspected,
+)
 from recommender.errors import BudgetExhausted
 from recommender.forecast import forecast
 from recommender.population import Trunk, open_population
@@ -159,8 +165,7 @@ def unprobed() -> Decision:
 
 def _unprobed(problem: Problem, description: Description) -> tuple[Decision, Diagnostics]:
     decision = unprobed()
-    findings = tuple(inspect(problem, description))
-    return decision, Diagnostics(float("nan"), findings, (), None)
+    return decision, inspected(problem, description)
 
 
 def _checked_only(
@@ -189,6 +194,10 @@ def _checked_only(
     else:
         reason = f"{answer.setting.label} was not stable for {len(trunk.losses)} steps."
         decision = Decision(safe_answer(), "safe", "too_few_steps", (reason,))
+    if steady and not blocking(diagnostics.findings):
+        diagnostics = follow_up(
+            diagnostics, description, population, (), answer.setting, hears.said
+        )
     return decision, diagnostics, [result]
 
 
@@ -204,7 +213,7 @@ def _raced(
     population = open_population(problem, settings, budget, hears)
     hears.said("checking data, loss and rates")
     hurdle = default_setting()
-    diagnostics = diagnose(problem, description, population, hurdle)
+    diagnostics = diagnose(problem, description, population, hurdle, settings)
     for finding in diagnostics.findings:
         hears.said(f"{'first mend' if finding.blocking else 'note'}: {finding.text}")
     first = blocking(diagnostics.findings)
@@ -223,6 +232,12 @@ def _raced(
             reason = f"{len(watched.losses)} steps at {answer.setting.learning_rate:g} were stable."
             reasons = (*decision.reasons, reason)
             decision = Decision(answer, "prior", "budget_exhausted", reasons)
+    before = len(diagnostics.findings)
+    diagnostics = follow_up(
+        diagnostics, description, population, results, decision.candidate.setting, hears.said
+    )
+    for finding in diagnostics.findings[before:]:
+        hears.said(f"note: {finding.text}")
     return decision, diagnostics, results
 
 

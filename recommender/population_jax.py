@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recommender.budget import Budget
 from recommender.population import CHUNK, Population
-from recommender.problem import Problem, every_layer, take, training_flag
+from recommender.problem import Problem, every_layer, private_copy, take, training_flag
 from recommender.progress import Progress
 from recommender.settings import Setting
 
@@ -84,6 +84,17 @@ class JaxPopulation(Population):
     def trained(self, state: JaxState) -> list[NDArray[Any]]:
         """The weights in a state."""
         return [np.asarray(w) for w in state.weights]
+
+    def model_at(self, state: JaxState) -> keras.Model:
+        """A copy of the model."""
+        model = private_copy(self._model, self.problem.x)
+        for variables, values in (
+            (model.trainable_variables, state.weights),
+            (model.non_trainable_variables, state.extras),
+        ):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+        return model
 
     def _train(
         self, state: JaxState, rates: NDArray[np.float32], rows: NDArray[np.int32]

@@ -98,7 +98,7 @@ def test_weights_that_never_move_are_named() -> None:
     joined = keras.layers.Concatenate()([inputs, dead])
     model = keras.Model(inputs, keras.layers.Dense(1)(joined))
     findings = diagnosed(model=model).findings
-    assert [f.code for f in findings] == ["weights_without_gradient"]
+    assert [f.code for f in findings] == ["weights_without_gradient", "dead_units"]
     assert "dead" in findings[0].text
 
 
