@@ -164,7 +164,7 @@ class Outcome:
 
     @property
     def recommended(self) -> bool:
-        """Whether it is advised: measured to help, or not measured."""
+        """Whether it is advised: measured to help, or not measured at all."""
         return self.effect is None or self.effect.helps
 
     @property
@@ -191,7 +191,7 @@ class Outcome:
             measured = round(effect.relative, 4) if math.isfinite(effect.relative) else None
         return {
             "code": self.mend.code,
-            "change": self.mend.change,
+            "change": self.mend.change if self.recommended else f"Do not: {self.mend.change}",
             "reason": self.mend.reason,
             "measured_effect": measured,
             "standard_error": round(effect.error, 4) if effect else None,
