@@ -147,6 +147,19 @@ class Measurements:
         return self._watched(self.default)
 
     @functools.cached_property
+    def refused(self) -> str | None:
+        """What the backend said where it could not take a step at all; None where it could.
+
+        Where no weight is connected to the loss by anything that has a slope, some backends give
+        gradients of 0 and others refuse.
+        """
+        try:
+            self.first_steps  # noqa: B018
+        except (RuntimeError, ValueError) as error:
+            return str(error).strip().partition("\n")[0]
+        return None
+
+    @functools.cached_property
     def by_heart(self) -> NDArray[np.float32]:
         """Losses of steps on one single batch."""
         steps = OVERFIT_STEPS

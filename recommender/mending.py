@@ -22,6 +22,8 @@ from recommender.statistics import PairedDifference, paired_difference
 TRIED = {"instant": 0, "quick": 1, "standard": 3, "thorough": 5}
 # A smaller change of the loss is no effect, however clear.
 LEAST_EFFECT = 0.01
+# Fewer blocks agree too often by chance.
+LEAST_BLOCKS = 8
 
 
 @dataclass(frozen=True)
@@ -33,22 +35,29 @@ class Effect:
         error: Standard error of that share, over the same validation blocks.
         step: Length of the short trainings, in steps of the unchanged problem.
         setting: Optimizer and rate of the unchanged side.
+        agreed: Whether all blocks changed in the same direction: of eight, once in 128 by chance.
+            It is what counts where one block's loss outweighs all others.
     """
 
     relative: float
     error: float
     step: int
     setting: Setting
+    agreed: bool = False
 
     @property
     def helps(self) -> bool:
-        """Whether the loss is lower, beyond twice the error."""
-        return self.relative < -max(LEAST_EFFECT, 2 * self.error)
+        """Whether the loss is lower, beyond twice the error or on every block."""
+        return self.relative < -self._least
 
     @property
     def harms(self) -> bool:
-        """Whether the loss is higher, beyond twice the error."""
-        return not self.relative <= max(LEAST_EFFECT, 2 * self.error)
+        """Whether the loss is higher, beyond twice the error or on every block."""
+        return not self.relative <= self._least
+
+    @property
+    def _least(self) -> float:
+        return LEAST_EFFECT if self.agreed else max(LEAST_EFFECT, 2 * self.error)
 
 
 def measured_effect(
@@ -96,7 +105,9 @@ def measured_effect(
     scaled = Scaled(budget, changed.batch_size / problem.batch_size)
     theirs = _blocks(changed, judge, other, (steps, start), scaled)
     gap = paired_difference(theirs, blocks)
-    return Effect(*_relative(gap, blocks), length[0], setting)
+    signs = {a < b for a, b in zip(theirs, blocks, strict=len(theirs) > 1)}
+    agreed = len(signs) == 1 and len(blocks) >= LEAST_BLOCKS
+    return Effect(*_relative(gap, blocks), length[0], setting, agreed)
 
 
 def _price(engine: Population, setting: Setting, length: tuple[int, int], *, known: bool) -> float:

@@ -83,7 +83,8 @@ def marks(table: NDArray[Any]) -> dict[int, float]:
             rest = values[values != mark]
             if len(rest) < len(values) / 4 or len(values) - len(rest) < len(values) / 100:
                 continue
-            if len(np.unique(rest)) < 5:  # a category or a count
+            kinds, counts = np.unique(rest, return_counts=True)
+            if len(kinds) < 5 or counts.max() > len(rest) / 2:  # a category, or mostly absent
                 continue
             if np.abs(mark - rest.mean()) > FAR * rest.std() > 0:
                 found[column] = float(mark)

@@ -15,17 +15,23 @@ class NoUsableGradient(Illness):
 
     code: ClassVar[str] = "no_usable_gradient"
     moment: ClassVar[Moment] = "start"
-    order: ClassVar[int] = 11
+    order: ClassVar[int] = 4
     source: ClassVar[str] = "by definition"
 
     def examine(self, evidence: Evidence) -> Finding | None:
         """Speaks where first steps moved no weight, but shaken weights give another loss."""
+        if evidence.start.refused is not None:
+            return self._finding(f"No gradient can be computed ({evidence.start.refused})")
         still, total = unmoved(evidence)
         if not total or len(still) < total or not evidence.start.moves:
             return None
+        return self._finding(
+            f"All {total} weights have a gradient of exactly 0, though the loss moves with them"
+        )
+
+    def _finding(self, seen: str) -> Finding:
         return self.found(
-            f"All {total} weights have a gradient of exactly 0, though the loss moves with them: "
-            "no gradient method can train them. "
+            f"{seen}: no gradient method can train this model. "
             f"Search without gradients ({class_names(self.code)}), or put a smooth stand-in where "
             "the model has a threshold, a rounding or a draw.",
             1.0,
