@@ -37,7 +37,8 @@ class Diagnostics:
         range_test: (rate, loss after the test) per rate; infinite where it diverged.
         edge: The smallest rate of the test that diverged; None when none did, or it was not run.
         outcomes: What was proposed against the findings, with its measured effect.
-        skipped: Codes of illnesses that were not looked for, since checks may cost no more.
+        skipped: Codes of illnesses that were not looked for: checks may cost no more, or the model
+            does not allow the measurement.
         measured: The measurements, for whoever goes on; None where nothing was trained.
     """
 
@@ -163,7 +164,7 @@ def follow_up(
     length = _length(population, sum(m.testable for m in mends), known)
     outcomes = tried(
         problem, mends, setting, length, population.budget,
-        unchanged=known.get(length[0]) if length else None, population=population, told=told,
+        unchanged=known.get(length[0]) if length else None, told=told,
     )  # fmt: skip
     return dataclasses.replace(
         found,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,16 @@ PRODUCTS = 12
 
 
 class Skipped(BudgetExhausted):
-    """A measurement did not fit into what checks may cost."""
+    """A measurement did not fit into what checks may cost, or the model does not allow it."""
+
+
+@contextmanager
+def _where_possible() -> Iterator[None]:
+    """Skip a measurement that the model's layers or its loss do not allow."""
+    try:
+        yield
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise Skipped(str(error)) from error
 
 
 class Allowance:
@@ -234,12 +244,10 @@ class Measurements:
         self.allowance.claim(GRADIENT)
         self.population.budget.spend("diagnostics", GRADIENT)
         x, y = first_rows(self.problem, self.problem.batch_size)
-        objective = Objective(model, (x, y))
-        ws = [keras.ops.cast(v.value, "float32") for v in model.trainable_variables]
-        try:
+        with _where_possible():  # a layer that is called in a loop has no gradient of its own
+            objective = Objective(model, (x, y))
+            ws = [keras.ops.cast(v.value, "float32") for v in model.trainable_variables]
             seen = objective.layers(ws).seen
-        except RuntimeError:  # a layer that is called in a loop has no gradient of its own
-            return []
         return [_layer(one) for one in seen if one.block.kind == "product"]
 
     @functools.cached_property
@@ -259,16 +267,14 @@ class Measurements:
         self.allowance.claim(price)
         self.population.budget.spend("diagnostics", price)
         x, y = first_rows(self.problem, batches * self.problem.batch_size)
-        landscape = DataLandscape(self._copy, x, y, training=True)
         rng = np.random.default_rng([self.problem.seed, 41])
-        try:
+        with _where_possible():  # not where a layer has no second derivative, or a loss has kinks
+            landscape = DataLandscape(self._copy, x, y, training=True)
             start = rng.normal(size=landscape.size)
             krylov = Krylov(landscape.product, start, PRODUCTS, rng)
             while not krylov.is_full:
                 krylov.extend()
             values, vectors, _ = krylov.ritz()
-        except ValueError as error:  # a layer without a second derivative, a loss of kinks
-            raise Skipped(str(error)) from error
         # Lanczos from a random vector is a quadrature of the spectral density.
         sizes, shares = np.abs(values), np.asarray(vectors)[0] ** 2
         rising = np.argsort(sizes)
@@ -316,8 +322,9 @@ def noise_at(
     allowance.claim(price)
     population.budget.spend("diagnostics", price)
     x, y = first_rows(problem, rows * groups)
-    landscape = DataLandscape(model, x, y, batch_size=rows, training=True)
-    gradients = list(landscape.gradients())
+    with _where_possible():
+        landscape = DataLandscape(model, x, y, batch_size=rows, training=True)
+        gradients = list(landscape.gradients())
     squares = [float(g @ g) for g in gradients]
     mean = np.mean(gradients, axis=0)
     trace, signal = noise_and_signal(squares, float(mean @ mean), rows, rows * groups)

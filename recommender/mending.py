@@ -13,7 +13,7 @@ import numpy as np
 from recommender.budget import GRADIENT, Budget
 from recommender.errors import BudgetExhausted
 from recommender.illnesses import Mend
-from recommender.population import Population, open_population
+from recommender.population import open_population
 from recommender.problem import Problem
 from recommender.settings import Setting
 from recommender.statistics import PairedDifference, paired_difference
@@ -22,6 +22,8 @@ from recommender.statistics import PairedDifference, paired_difference
 TRIED = {"instant": 0, "quick": 1, "standard": 3, "thorough": 5}
 # A smaller change of the loss is no effect, however clear.
 LEAST_EFFECT = 0.01
+# What layers and losses raise where a change does not suit them.
+CANNOT = (NotImplementedError, RuntimeError, TypeError, ValueError)
 # Fewer blocks agree too often by chance.
 LEAST_BLOCKS = 8
 
@@ -68,7 +70,6 @@ def measured_effect(
     budget: Budget,
     *,
     unchanged: Sequence[float] | None = None,
-    population: Population | None = None,
 ) -> Effect | None:
     """Train briefly with and without a change, and compare validation losses block by block.
 
@@ -82,7 +83,6 @@ def measured_effect(
         length: Steps, and the first of them that is cooled down.
         budget: Pays.
         unchanged: Validation blocks of the unchanged side at this length, where they are known.
-        population: An engine for the unchanged problem that knows the setting; None opens one.
 
     Returns:
         The effect, or None where the change does not fit the model.
@@ -94,10 +94,11 @@ def measured_effect(
     if changed is None:
         return None
     other = mend.setting(setting) if mend.setting else setting
-    engine = population or open_population(problem, [setting], budget)
-    if not budget.affords(_price(engine, setting, length, known=unchanged is not None)):
+    engine = open_population(problem, [setting], budget)
+    each = GRADIENT * length[0] + engine.validation_price
+    if not budget.affords(each if unchanged else 2 * each):
         raise BudgetExhausted(f"no room for a test of {mend.code}")
-    blocks = unchanged or engine.rung(setting, *length)
+    blocks = unchanged or _blocks(problem, problem, setting, length, budget)
     # As many examples on both sides, whatever the batch size.
     times = problem.batch_size / changed.batch_size
     steps, start = (max(1, round(n * times)) for n in length)
@@ -105,14 +106,9 @@ def measured_effect(
     scaled = Scaled(budget, changed.batch_size / problem.batch_size)
     theirs = _blocks(changed, judge, other, (steps, start), scaled)
     gap = paired_difference(theirs, blocks)
-    signs = {a < b for a, b in zip(theirs, blocks, strict=len(theirs) > 1)}
+    signs = {a < b for a, b in zip(theirs, blocks, strict=False)}
     agreed = len(signs) == 1 and len(blocks) >= LEAST_BLOCKS
     return Effect(*_relative(gap, blocks), length[0], setting, agreed)
-
-
-def _price(engine: Population, setting: Setting, length: tuple[int, int], *, known: bool) -> float:
-    ours = 0.0 if known else engine.rung_price(setting, *length)
-    return ours + GRADIENT * length[0] + engine.validation_price
 
 
 def _relative(gap: PairedDifference, blocks: Sequence[float]) -> tuple[float, float]:
@@ -129,7 +125,7 @@ def _blocks(
     length: tuple[int, int],
     budget: Any,
 ) -> tuple[float, ...]:
-    """The changed side: trained under its own loss, judged by the original one."""
+    """One side: trained under its own loss, judged by another where that is meant."""
     trains = open_population(problem, [setting], budget)
     judges = trains if judge.loss is problem.loss else open_population(judge, [setting], budget)
     trunk = trains.trunk(setting)
@@ -175,8 +171,15 @@ class Outcome:
 
     @property
     def recommended(self) -> bool:
-        """Whether it is advised: measured to help, or not measured at all."""
-        return self.effect is None or self.effect.helps
+        """Whether it is advised: it helps here, or was not tried but has helped elsewhere."""
+        if self.effect is not None:
+            return self.effect.helps
+        return not self.mend.testable or self.mend.expected > 0
+
+    @property
+    def rejected(self) -> bool:
+        """Whether it was tried and did not help."""
+        return self.effect is not None and not self.effect.helps
 
     @property
     def verdict(self) -> str:
@@ -202,7 +205,7 @@ class Outcome:
             measured = round(effect.relative, 4) if math.isfinite(effect.relative) else None
         return {
             "code": self.mend.code,
-            "change": self.mend.change if self.recommended else f"Do not: {self.mend.change}",
+            "change": f"Do not: {self.mend.change}" if self.rejected else self.mend.change,
             "reason": self.mend.reason,
             "measured_effect": measured,
             "standard_error": round(effect.error, 4) if effect else None,
@@ -220,7 +223,6 @@ def tried(
     budget: Budget,
     *,
     unchanged: Sequence[float] | None = None,
-    population: Population | None = None,
     told: Callable[[str], None] = lambda text: None,
 ) -> list[Outcome]:
     """Test as many mends as the tier and the rest of the budget allow, the most promising first.
@@ -232,19 +234,25 @@ def tried(
         length: Steps and first cooled step; None where trainings are too short to test anything.
         budget: Pays.
         unchanged: Validation blocks at that length without a change, where they are known.
-        population: The race's engine.
         told: Hears each outcome.
 
     Returns:
         One outcome per mend, in the order given.
     """
     room = TRIED[budget.tier]
+    if not any(mend.testable for mend in mends) or not room:
+        length = None
+    if length is not None and unchanged is None:
+        try:
+            unchanged = _blocks(problem, problem, setting, length, budget)
+        except BudgetExhausted:
+            length = None
     found: dict[int, Outcome] = {}
     for mend in sorted(mends, key=lambda m: -m.expected):
         outcome = Outcome(mend, untried="nothing that a short training shows")
         if mend.testable:
             outcome, spent = _outcome(
-                problem, mend, setting, length if room else None, budget, unchanged, population
+                problem, mend, setting, length if room else None, budget, unchanged
             )
             room -= spent
             if spent:
@@ -260,16 +268,16 @@ def _outcome(
     length: tuple[int, int] | None,
     budget: Budget,
     unchanged: Sequence[float] | None,
-    population: Population | None,
 ) -> tuple[Outcome, bool]:
     if length is None:
         return Outcome(mend, untried="the budget has no room"), False
     try:
-        effect = measured_effect(
-            problem, mend, setting, length, budget, unchanged=unchanged, population=population
-        )
+        effect = measured_effect(problem, mend, setting, length, budget, unchanged=unchanged)
     except BudgetExhausted:
         return Outcome(mend, untried="the budget has no room"), False
+    except CANNOT as error:
+        reason = str(error).strip().partition("\n")[0]
+        return Outcome(mend, untried=f"it could not be tried ({reason})"), False
     if effect is None:
         return Outcome(mend, untried="the model's graph does not allow it"), False
     return Outcome(mend, effect), True

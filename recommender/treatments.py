@@ -127,33 +127,6 @@ def huber(problem: Problem) -> Problem:
     return with_loss(problem, keras.losses.Huber(delta=2 * usual))
 
 
-class _Smoothed(keras.losses.Loss):
-    """Cross-entropy to labels of which a share is spread over all classes."""
-
-    def __init__(self, loss: Any, share: float) -> None:
-        super().__init__(name=loss.name)
-        self._share, self._loss = share, loss
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        classes = y_pred.shape[-1]
-        own = self._loss(y_true, y_pred)
-        if classes == 1:
-            other = self._loss(1 - keras.ops.cast(y_true, y_pred.dtype), y_pred)
-            return own + self._share / 2 * (other - own)
-        logits = getattr(self._loss, "from_logits", False)
-        logs = (
-            keras.ops.log_softmax(y_pred, axis=-1)
-            if logits
-            else keras.ops.log(keras.ops.clip(y_pred, keras.config.epsilon(), 1.0))
-        )
-        return (1 - self._share) * own - self._share * keras.ops.mean(logs)
-
-
-def smoothed(problem: Problem, share: float = 0.1) -> Problem:
-    """Label smoothing."""
-    return with_loss(problem, _Smoothed(problem.loss, share))
-
-
 # ---------------------------------------------------------------------- batches
 
 

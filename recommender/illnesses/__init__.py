@@ -55,8 +55,9 @@ class Mend:
         problem: Gives the problem with the change in it, or None where its model does not allow it;
             None where the problem stays.
         setting: Gives the setting to use instead; None where the optimizer stays.
-        expected: Share by which the validation loss fell, as measured on recorded tasks: what is
-            tried first.
+        expected: Share by which the validation loss fell, as measured on recorded tasks
+            (docs/benchmarks/mending.md): the highest is tried first; at or below 0 it is advised
+            only where a test shows that it helps.
         own_loss: Whether the changed problem's own loss is the original one at outputs in other
             units, so that it is judged by that.
     """

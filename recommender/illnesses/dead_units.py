@@ -43,5 +43,5 @@ class DeadUnits(Illness):
         """Leaky units."""
         change = "Take leaky ReLU in place of ReLU."
         return [
-            Mend(self.code, change, finding.text, problem=treatments.with_leaky_units, expected=0.1)
+            Mend(self.code, change, finding.text, problem=treatments.with_leaky_units, expected=0.3)
         ]

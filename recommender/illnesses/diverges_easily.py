@@ -36,6 +36,6 @@ class DivergesEasily(Illness):
         return [
             Mend(
                 self.code, "Clip gradients: global_clipnorm=1.0.", finding.text,
-                setting=clipped, expected=0.04,
+                setting=clipped, expected=0.01,
             )
         ]  # fmt: skip

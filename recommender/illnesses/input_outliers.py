@@ -47,4 +47,4 @@ class InputOutliers(Illness):
     def mends(self, evidence: Evidence, finding: Finding) -> Sequence[Mend]:
         """Clipped columns."""
         change = "Clip every column at its 1 % and 99 % quantiles."
-        return [Mend(self.code, change, finding.text, problem=treatments.clipped, expected=0.0)]
+        return [Mend(self.code, change, finding.text, problem=treatments.clipped, expected=-0.02)]

@@ -8,7 +8,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from recommender import treatments
 from recommender.illnesses import Evidence, Finding, Illness, Mend, Moment
 from recommender.illnesses.squashed_twice import expects_logits
 
@@ -21,7 +20,9 @@ class LabelNoise(Illness):
     """Training examples that the leader, early in its training, puts into another class for sure.
 
     An example counts where the probability of a class other than its label is at least what
-    examples of that class usually get.
+    examples of that class usually get. On recorded tasks with wrong labels smoothing them by 0.1
+    raised the validation loss of short trainings by 14 to 22 % (five tasks), and weight decay of
+    0.3 by 1 to 13 % (three), so neither is proposed.
     """
 
     code: ClassVar[str] = "label_noise"
@@ -41,15 +42,16 @@ class LabelNoise(Illness):
             return None
         return self.found(
             f"About {share:.0%} of the training labels are contradicted with confidence: labels "
-            "may be wrong, or classes overlap. Smooth the labels (0.1), stop early, look through "
-            "the contradicted rows, and do not chase the training loss.",
+            "may be wrong, or classes overlap. Look through these rows, stop early, and do not "
+            "chase the training loss.",
             share,
         )
 
     def mends(self, evidence: Evidence, finding: Finding) -> Sequence[Mend]:
-        """Label smoothing, judged without it."""
-        change = "Smooth the labels: label_smoothing=0.1 in the loss."
-        return [Mend(self.code, change, finding.text, problem=treatments.smoothed, expected=0.02)]
+        """Words: what short trainings can show did not help."""
+        return [
+            Mend(self.code, "Look through the contradicted rows, and stop early.", finding.text)
+        ]
 
 
 def _probabilities(evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:

@@ -10,6 +10,8 @@ import keras
 from recommender import treatments
 from recommender.illnesses import Evidence, Finding, Illness, Mend, Moment
 
+SPARSE = 0.8
+
 
 class MissingValuesCoded(Illness):
     """A mark such as -999 among measurements is the largest number of its column."""
@@ -20,6 +22,8 @@ class MissingValuesCoded(Illness):
 
     def examine(self, evidence: Evidence) -> Finding | None:
         """Speaks on columns with such a value."""
+        if evidence.description.zero_share > SPARSE:
+            return None  # where most is 0, rare large values are ordinary
         tables = [t for t in keras.tree.flatten(evidence.problem.x) if treatments.is_table(t)]
         marked = {i: mark for t in tables for i, mark in treatments.marks(t[:5000]).items()}
         if not marked:

@@ -48,7 +48,7 @@ class Overfitting(Illness):
     def mends(self, evidence: Evidence, finding: Finding) -> Sequence[Mend]:
         """Weight decay."""
         change = f"Add weight decay: {DECAY[0]}={DECAY[1]:g} of any optimizer."
-        return [Mend(self.code, change, finding.text, setting=decayed, expected=0.03)]
+        return [Mend(self.code, change, finding.text, setting=decayed, expected=0.1)]
 
 
 def decayed(setting: Setting) -> Setting:

@@ -40,4 +40,4 @@ class PathologicalCurvature(Illness):
 
     def mends(self, evidence: Evidence, finding: Finding) -> Sequence[Mend]:
         """Rules that adapt, remember, or see curvature."""
-        return self.instead(finding, 0.05)
+        return self.instead(finding, 0.15)

@@ -41,7 +41,7 @@ class RecurrentUnclipped(Illness):
         return [
             Mend(
                 self.code, "Clip gradients: global_clipnorm=1.0.", finding.text,
-                setting=clipped, expected=0.03,
+                setting=clipped, expected=0.0,
             )
         ]  # fmt: skip
 

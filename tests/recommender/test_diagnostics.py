@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -130,7 +131,7 @@ def test_changes_carry_what_they_did_to_the_loss() -> None:
     assert plain["measured_effect"] == pytest.approx(outcome.effect.relative, abs=1e-4)
     assert outcome.effect.relative < -2 * outcome.effect.error
     assert f"{-outcome.effect.relative:.0%} lower" in plain["verdict"]
-    assert budget.by_purpose["mending"] <= 3 * (outcome.effect.step + 10)
+    assert budget.by_purpose["mending"] <= 4 * (outcome.effect.step + 10)
 
 
 def test_what_was_worse_is_advised_against() -> None:
@@ -148,6 +149,9 @@ def test_what_was_worse_is_advised_against() -> None:
     assert broken.to_dict()["measured_effect"] is None
     assert not broken.recommended
     assert Outcome(mend, untried="the budget has no room").to_dict()["recommended"]
+    doubtful = dataclasses.replace(mend, expected=0.0)
+    assert not Outcome(doubtful, untried="the budget has no room").recommended
+    assert Outcome(doubtful, Effect(-0.1, 0.01, 40, default_setting())).recommended
 
 
 @pytest.mark.parametrize(("tier", "share"), [("quick", 0.02), ("standard", 0.06)])
