@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recommender.budget import FORWARD
-from recommender.measurements import MANY_GROUPS, Allowance, Noise, noise_at
+from recommender.measurements import MANY_GROUPS, Allowance, Noise, compiled_copy, noise_at
 from recommender.population import Population
 from recommender.probes import ProbeResult
-from recommender.problem import Problem, forward, private_copy, take
+from recommender.problem import Problem, forward, take
 from recommender.settings import Setting
 
 # At most this many rows of either side are looked at.
@@ -90,8 +90,7 @@ class Aftermath:
         if self.leader is None:
             return None
         at = self.population.model_at(self.population.trunk(self.leader.setting).state)
-        model = private_copy(at, self.problem.x)
-        model.compile(loss=self.problem.loss)
+        model = compiled_copy(at, self.problem)
         return noise_at(model, self.population, self._allowance, MANY_GROUPS)
 
     def _rows(self, x: Any, y: Any, rows: NDArray[Any]) -> Rows | None:

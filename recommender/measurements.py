@@ -18,6 +18,7 @@ from recommender.budget import FORWARD, GRADIENT, Budget
 from recommender.errors import BudgetExhausted
 from recommender.population import Population
 from recommender.problem import Problem, forward, private_copy, take
+from recommender.seeding import seeded
 from recommender.settings import Setting
 
 # What all checks together may cost, as a share of one full training.
@@ -231,11 +232,10 @@ class Measurements:
     @functools.cached_property
     def layers_later(self) -> list[LayerFacts]:
         """The same after the default's first steps."""
-        model = private_copy(self._copy, self.problem.x)
+        model = compiled_copy(self._copy, self.problem)
         values = self.population.trained(self.first_steps.state)
         for variable, value in zip(model.trainable_variables, values, strict=True):
             variable.assign(value)
-        model.compile(loss=self.problem.loss)
         return self._layers(model)
 
     def _layers(self, model: keras.Model) -> list[LayerFacts]:
@@ -284,9 +284,15 @@ class Measurements:
 
     @functools.cached_property
     def _copy(self) -> keras.Model:
-        model = private_copy(self.problem.model, self.problem.x)
-        model.compile(loss=self.problem.loss)
-        return model
+        return compiled_copy(self.problem.model, self.problem)
+
+
+def compiled_copy(model: keras.Model, problem: Problem) -> keras.Model:
+    """A copy with the same weights and the problem's loss, whose dropout follows from its seed."""
+    with seeded(problem.seed):
+        twin = private_copy(model, problem.x)
+    twin.compile(loss=problem.loss)
+    return twin
 
 
 def first_rows(problem: Problem, count: int) -> tuple[Any, Any]:

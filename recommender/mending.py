@@ -15,6 +15,7 @@ from recommender.errors import BudgetExhausted
 from recommender.illnesses import Mend
 from recommender.population import open_population
 from recommender.problem import Problem
+from recommender.seeding import seeded
 from recommender.settings import Setting
 from recommender.statistics import PairedDifference, paired_difference
 
@@ -90,7 +91,8 @@ def measured_effect(
     Raises:
         BudgetExhausted: It does not fit into what is left; nothing is spent then.
     """
-    changed: Problem | None = mend.problem(problem) if mend.problem else problem
+    with seeded(problem.seed):
+        changed: Problem | None = mend.problem(problem) if mend.problem else problem
     if changed is None:
         return None
     other = mend.setting(setting) if mend.setting else setting

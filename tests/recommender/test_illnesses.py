@@ -618,3 +618,14 @@ def test_the_caller_s_problem_stays_as_it_was(
     assert changed.model is not asked.model
     for old, weight in zip(before, asked.model.weights, strict=True):
         np.testing.assert_array_equal(old, keras.ops.convert_to_numpy(weight))
+
+
+def test_measurements_of_a_model_with_dropout_repeat_themselves() -> None:
+    def measured() -> tuple[float, ...]:
+        random.seed(0)
+        model = net(Dense(8, activation="tanh"), keras.layers.Dropout(0.5), Dense(1))
+        asked = problem(model=model)
+        random.seed()  # whoever calls may have drawn anything in between
+        return evidence(asked).start.noise.norms
+
+    assert measured() == measured()
