@@ -23,6 +23,7 @@ class ClassImbalance(Illness):
 
     code: ClassVar[str] = "class_imbalance"
     moment: ClassVar[Moment] = "data"
+    hint: ClassVar[bool] = True
     source: ClassVar[str] = (
         "Kunstner et al., Heavy-Tailed Class Imbalance and Why Adam Outperforms Gradient Descent "
         "on Language Models, 2024; the ratio is our own measurement"
