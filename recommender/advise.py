@@ -13,7 +13,13 @@ from recommender.budget import Budget
 from recommender.candidates import Candidate, hurdle, propose
 from recommender.decision import Decision, by_prior, decide
 from recommender.description import Description, describe
-from recommender.diagnostics import Diagnostics, blocking, diagnose, inspect
+from recommender.diagnostics import (
+    Diagnostics,
+    blocking,
+    diagnose,
+    follow_up,
+    inspected,
+)
 from recommender.errors import BudgetExhausted
 from recommender.forecast import forecast
 from recommender.knowledge import prior
@@ -142,8 +148,7 @@ def advised(request: Request, hears: Progress) -> Advice:
     results: list[ProbeResult] = []
     if request.tier == "instant":
         decision = by_prior(candidates, None)
-        findings = tuple(inspect(problem, description))
-        diagnostics = Diagnostics(float("nan"), findings, (), None)
+        diagnostics = inspected(problem, description)
     elif problem.full_steps < LEAST_STEPS_TO_RACE and request.tier == "quick":
         notes.append(
             f"A full training has {problem.full_steps} steps, and a tenth of less than "
@@ -188,7 +193,7 @@ def _checked_only(
     hears: Progress,
 ) -> tuple[Decision, Diagnostics, list[ProbeResult]]:
     """The instant answer, after some steps that show whether its rate is stable here."""
-    diagnostics = Diagnostics(float("nan"), tuple(inspect(problem, description)), (), None)
+    diagnostics = inspected(problem, description)
     # The default comes last: it is what is left when nobody else holds.
     order = sorted(candidates, key=lambda c: (c.role == "default", c.prior))
     settings = list(dict.fromkeys(c.setting for c in order))
@@ -211,6 +216,10 @@ def _checked_only(
                 f"{len(losses)} steps at {setting.learning_rate:g} were stable; the training is "
                 "too short to compare candidates."
             )
+            if not blocking(diagnostics.findings):
+                diagnostics = follow_up(
+                    diagnostics, description, population, (), setting, hears.said
+                )
             break
         reasons.append(f"{setting.label} was not stable for {len(losses)} steps.")
     held = [c for c in candidates if c.setting == setting]
@@ -229,7 +238,7 @@ def _raced(
     population = open_population(problem, settings, budget, hears)
     hears.said("checking data, loss and rates")
     default = hurdle().setting
-    diagnostics = diagnose(problem, description, population, default)
+    diagnostics = diagnose(problem, description, population, default, settings)
     for finding in diagnostics.findings:
         hears.said(f"{'first mend' if finding.blocking else 'note'}: {finding.text}")
     first = blocking(diagnostics.findings)
@@ -242,7 +251,14 @@ def _raced(
     wanted = {c.setting for c in candidates if c.role == "requested"}
     initial = diagnostics.initial_loss
     results = race(population, priors, default, initial, budget, wanted)
-    return decide(candidates, results, initial, problem.full_steps), diagnostics, results
+    decision = decide(candidates, results, initial, problem.full_steps)
+    before = len(diagnostics.findings)
+    diagnostics = follow_up(
+        diagnostics, description, population, results, decision.candidate.setting, hears.said
+    )
+    for finding in diagnostics.findings[before:]:
+        hears.said(f"note: {finding.text}")
+    return decision, diagnostics, results
 
 
 def _steady(trunk: Trunk) -> bool:

@@ -117,6 +117,7 @@ def instant(
         alternatives=[c.to_dict(_label(c)) for c in candidates if c != chosen],
         cost=Budget(TIER, steps).cost().to_dict(),
         findings=(),
+        changes=(),
         request={"tier": TIER, "seed": seed},
         versions=published()["versions"],
     )

@@ -68,6 +68,10 @@ class Population(ABC):
         """The trainable weights in a state, in the order of the model's variables."""
 
     @abstractmethod
+    def model_at(self, state: State) -> keras.Model:
+        """A model with the values of a state in it, good until the next piece of work."""
+
+    @abstractmethod
     def _train(
         self, state: State, rates: NDArray[np.float32], rows: NDArray[np.int32]
     ) -> tuple[State, NDArray[np.float32]]:

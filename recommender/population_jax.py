@@ -14,6 +14,7 @@ from jax import lax
 from numpy.typing import NDArray
 
 from recommender.budget import Budget
+from recommender.copies import private_copy
 from recommender.examples import Examples, take
 from recommender.models import every_layer
 from recommender.population import CHUNK, Population
@@ -85,6 +86,17 @@ class JaxPopulation(Population):
     def trained(self, state: JaxState) -> list[NDArray[Any]]:
         """The weights in a state."""
         return [np.asarray(w) for w in state.weights]
+
+    def model_at(self, state: JaxState) -> keras.Model:
+        """A copy of the model."""
+        model = private_copy(self._model, self.problem.x)
+        for variables, values in (
+            (model.trainable_variables, state.weights),
+            (model.non_trainable_variables, state.extras),
+        ):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+        return model
 
     def _train(
         self, state: JaxState, rates: NDArray[np.float32], rows: NDArray[np.int32]

@@ -67,6 +67,10 @@ class KerasPopulation(Population):
         pairs = zip(model.variables, state.model, strict=True)
         return [value for variable, value in pairs if id(variable) in trainable]
 
+    def model_at(self, state: KerasState) -> keras.Model:
+        """The model that trains under this state's rule."""
+        return self._restored(state)
+
     def _train(
         self, state: KerasState, rates: NDArray[np.float32], rows: NDArray[np.int32]
     ) -> tuple[KerasState, NDArray[np.float32]]:

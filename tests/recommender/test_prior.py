@@ -89,8 +89,8 @@ def test_quantiles_are_weighted() -> None:
 def test_facts_are_numbers_whatever_is_unknown() -> None:
     bare = {
         "parameters": None, "layers": {}, "depth": 0, "samples": 50, "task": "other",
-        "largest_class": None, "zero_share": 0.0, "scale_spread": None, "full_steps": 100,
-        "batch_size": 5, "tags": [],
+        "classes": None, "largest_class": None, "zero_share": 0.0, "scale_spread": None,
+        "full_steps": 100, "batch_size": 5, "tags": [],
     }  # fmt: skip
     found = dict(zip(facts.NAMES, facts.numbers(bare), strict=True))
     assert all(math.isfinite(v) for v in found.values())

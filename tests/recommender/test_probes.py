@@ -31,6 +31,9 @@ class Replayed(Population):
     def trained(self, state: Any) -> list[np.ndarray]:
         return [np.asarray(state[1])]
 
+    def model_at(self, state: Any) -> Any:
+        raise NotImplementedError
+
     def _train(self, state: Any, rates: Any, rows: Any) -> Any:
         rate, steps = state
         losses = np.array(
@@ -38,7 +41,7 @@ class Replayed(Population):
         )
         return (rate, steps + len(rates)), losses
 
-    def _validate(self, state: Any, x: Any, y: Any) -> float:
+    def _validate(self, state: Any, block: Any) -> float:
         return LEVELS[state[0]] + 100 / state[1]
 
 
