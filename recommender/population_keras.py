@@ -10,9 +10,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gradopt import backend
 from recommender.budget import Budget
+from recommender.memory import Memory
 from recommender.population import Population
-from recommender.problem import Problem, private_copy
+from recommender.problem import Problem, private_copy, take
 from recommender.progress import Progress
 from recommender.settings import Setting
 
@@ -29,7 +31,7 @@ class KerasState:
 
 
 class KerasPopulation(Population):
-    """Trains through `train_on_batch`, one compiled model per rule, reused by its candidates."""
+    """Trains through Keras' own `train_step`, one compiled model per rule, reused by its candidates."""
 
     def __init__(
         self,
@@ -37,19 +39,21 @@ class KerasPopulation(Population):
         settings: Sequence[Setting],
         budget: Budget,
         progress: Progress | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        super().__init__(problem, settings, budget, progress)
+        super().__init__(problem, settings, budget, progress, memory)
         self._initial = _read(problem.model.variables)
         self._models: dict[str, keras.Model] = {}
+        self._data: Any = None
         # Whose variables hold which state now; saves the copy while one probe runs on.
         self._resident: dict[str, KerasState] = {}
 
     def _restarted(self) -> None:
         self._initial = _read(self.problem.model.variables)
         self._resident.clear()
+        self._data = None
 
-    def start(self, setting: Setting) -> KerasState:
-        """The state before the first step."""
+    def _start(self, setting: Setting) -> KerasState:
         model = self._model(setting)
         # Some slots start from the weights, and an earlier probe may have left its own in there.
         _write(model.variables, self._initial)
@@ -58,27 +62,56 @@ class KerasPopulation(Population):
         fresh.build(model.trainable_variables)
         return KerasState(setting, self._initial, _read(fresh.variables))
 
-    def trained(self, state: KerasState) -> list[NDArray[Any]]:
-        """The weights in a state."""
+    def _trained(self, state: KerasState) -> list[NDArray[Any]]:
         model = self._model(state.setting)
         trainable = {id(v) for v in model.trainable_variables}
         pairs = zip(model.variables, state.model, strict=True)
         return [value for variable, value in pairs if id(variable) in trainable]
 
+    def _pack(self, state: KerasState) -> list[NDArray[Any]]:
+        return [*state.model, *state.optimizer]
+
+    def _unpack(self, setting: Setting, arrays: Sequence[NDArray[Any]]) -> KerasState:
+        fresh = self._start(setting)
+        # A file does not know the small floats' names, only their bits.
+        templates = [*fresh.model, *fresh.optimizer]
+        kept = tuple(a.view(t.dtype) for a, t in zip(arrays, templates, strict=True))
+        return KerasState(setting, kept[: len(fresh.model)], kept[len(fresh.model) :])
+
     def _train(
         self, state: KerasState, rates: NDArray[np.float32], rows: NDArray[np.int32]
     ) -> tuple[KerasState, NDArray[np.float32]]:
         model = self._restored(state)
-        x, y = self.problem.x, self.problem.y
-        losses = []
-        for rate, batch in zip(rates, rows, strict=True):
-            model.optimizer.learning_rate = float(rate)
-            model.reset_metrics()
-            batch_x = keras.tree.map_structure(lambda values, b=batch: values[b], x)
-            losses.append(_loss_of(model.train_on_batch(batch_x, y[batch])))
+        # The draws of a step are the same whoever trains on, in whichever process.
+        at = [self.problem.seed, 31, int(model.optimizer.iterations)]
+        with backend.seeded(int(np.random.default_rng(at).integers(2**31))):
+            losses = self._steps(model, rates, rows)
         new = KerasState(state.setting, _read(model.variables), _read(model.optimizer.variables))
         self._resident[state.setting.rule] = new
         return new, np.asarray(losses, np.float32)
+
+    def _steps(
+        self, model: keras.Model, rates: NDArray[np.float32], rows: NDArray[np.int32]
+    ) -> list[float]:
+        x, y = self._tensors()
+        losses, last = [], None
+        for rate, batch in zip(rates, rows, strict=True):
+            if rate != last:
+                model.optimizer.learning_rate = last = float(rate)
+            model.reset_metrics()
+            places = keras.ops.convert_to_tensor(batch)
+            # Not train_on_batch: what it checks and converts costs as much as a small step.
+            logs = model.train_step((take(x, places), take(y, places)))
+            losses.append(keras.ops.convert_to_numpy(logs["loss"]))
+        return [float(loss) for loss in losses]
+
+    def _tensors(self) -> Any:
+        """The training data where the framework takes them from."""
+        if self._data is None:
+            problem = self.problem
+            convert = keras.ops.convert_to_tensor
+            self._data = keras.tree.map_structure(convert, (problem.x, problem.y))
+        return self._data
 
     def _validate(self, state: KerasState, x: Any, y: NDArray[Any]) -> float:
         model = self._restored(state)
