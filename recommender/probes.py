@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from recommender.budget import Budget
-from recommender.errors import BudgetExhausted
+from recommender.errors import BudgetExhausted, ProbeFailed
 from recommender.knowledge import grid
 from recommender.progress import Progress
 from recommender.settings import Setting
@@ -58,7 +58,7 @@ class ProbeResult:
         rungs: What it showed, in order.
         losses: Minibatch loss of its trunk before each step.
         diverged_at: Step at which its loss stopped being finite, or None.
-        stopped: Why it went no further.
+        stopped: Why it went no further; where it could not be trained, how it failed.
     """
 
     setting: Setting
@@ -90,6 +90,9 @@ class Raced(Protocol):
 
     def rung(self, setting: Setting, length: int, start: int) -> tuple[float, ...]:
         """Validation blocks after `length` steps, cooled down from step `start` on."""
+
+    def stop(self, setting: Setting) -> None:
+        """Let go of what only going on would need."""
 
     def trunk(self, setting: Setting) -> Any:
         """The run at constant rate, with its `losses` and `diverged_at`."""
@@ -132,17 +135,24 @@ def race(
             running = _affordable(population, running, hurdle, (length, start), budget)
         if len(running) < 2:
             break
+        failed: dict[Setting, str] = {}
         try:
             for setting in running:
-                rungs[setting].append(_rung(population, setting, (length, start)))
-                stopped[setting] = f"went as far as the budget allows: step {length}"
+                try:
+                    rungs[setting].append(_rung(population, setting, (length, start)))
+                except ProbeFailed as error:
+                    failed[setting] = str(error)
+                else:
+                    stopped[setting] = f"went as far as the budget allows: step {length}"
         except BudgetExhausted as error:
             progress.said(str(error))
             break
+        finally:
+            _leave(population, failed, stopped)
+            out |= set(failed)
+            running = [s for s in running if s not in failed]
         dropped = _dropped(running, hurdle, {s: rungs[s][-1] for s in running}, budget.tier)
-        for setting, reason in dropped.items():
-            stopped[setting] = reason
-            progress.stopped(setting, reason)
+        _leave(population, dropped, stopped)
         out |= set(dropped)
         running = [s for s in running if s not in dropped]
     for setting in settings:
@@ -158,6 +168,13 @@ def race(
         )
         for setting in settings
     ]
+
+
+def _leave(population: Raced, gone: Mapping[Setting, str], stopped: dict[Setting, str]) -> None:
+    for setting, reason in gone.items():
+        stopped[setting] = reason
+        population.stop(setting)
+        population.progress.stopped(setting, reason)
 
 
 def _rung(population: Raced, setting: Setting, rung: tuple[int, int]) -> Rung:

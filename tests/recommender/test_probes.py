@@ -25,11 +25,17 @@ class Replayed(Population):
     def _restarted(self) -> None:
         """Nothing is kept."""
 
-    def start(self, setting: Setting) -> Any:
+    def _start(self, setting: Setting) -> Any:
         return setting.learning_rate, 0
 
-    def trained(self, state: Any) -> list[np.ndarray]:
+    def _trained(self, state: Any) -> list[np.ndarray]:
         return [np.asarray(state[1])]
+
+    def _pack(self, state: Any) -> list[np.ndarray]:
+        return [np.asarray(value) for value in state]
+
+    def _unpack(self, setting: Setting, arrays: Any) -> Any:
+        return setting.learning_rate, int(arrays[1])
 
     def _train(self, state: Any, rates: Any, rows: Any) -> Any:
         rate, steps = state
