@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
@@ -20,9 +21,9 @@ from recommender.candidates import (
 from recommender.decision import Decision, decide
 from recommender.description import Description, describe
 from recommender.diagnostics import Diagnostics, blocking, diagnose, inspect
-from recommender.errors import BudgetExhausted
+from recommender.errors import BudgetExhausted, ProbeFailed, RequestError
 from recommender.forecast import forecast
-from recommender.population import Trunk, open_population
+from recommender.population import Opens, Trunk, open_population
 from recommender.probes import LEAST_STEPS_TO_RACE, ProbeResult, race
 from recommender.problem import Problem, build
 from recommender.progress import Progress, as_progress
@@ -49,6 +50,7 @@ def recommend(
     include: Sequence[str] = (),
     seed: int = 0,
     progress: bool | Callable[[str], None] | Progress = True,
+    journal: str | os.PathLike[str] | None = None,
 ) -> Advice:
     """Which optimizer, rate and schedule to train a model with, by short probe trainings.
 
@@ -73,11 +75,16 @@ def recommend(
             "thorough" 2.
         max_seconds: Wall-clock limit, above 0; None is no limit.
         objective: What to minimise; "val_loss", the best one within the training.
-        backend: The Keras backend to probe on; None is the running one.
+        backend: The Keras backend to probe on, in a process of its own unless it is the running
+            one; None is JAX where it is installed, since probes are fastest there. Where model or
+            loss do not give the same losses there, probes run here and the advice says so.
         include: Further optimizers by name to try.
         seed: Seed of splits, batch order and drawn data.
         progress: Whether to tell on standard error what happens, a function to tell, or a
             `recommender.progress.Progress`, which also hears every probe's losses.
+        journal: A folder that keeps what was trained. Asked again with the same folder and
+            otherwise the same arguments (`max_seconds` may differ), an interrupted request goes on
+            where it was and gives the same answer. None keeps nothing.
 
     Returns:
         The advice.
@@ -95,21 +102,30 @@ def recommend(
             backend, tuple(include), seed,
         )
     )  # fmt: skip
-    return advised(request, as_progress(progress))
+    from recommender.engine import answered  # which runs the stages below, here or elsewhere
+
+    return answered(request, as_progress(progress), journal)
 
 
-def advised(request: Request, hears: Progress) -> Advice:
+def advised(
+    request: Request,
+    hears: Progress,
+    problem: Problem | None = None,
+    opens: Opens = open_population,
+) -> Advice:
     """The stages in their order, in this process and on its backend.
 
     Args:
         request: A request that passed `request.checked`.
         hears: Hears how the advice comes about.
+        problem: What was built of the request; None builds it.
+        opens: Opens the probe engine, as `open_population` does.
 
     Returns:
         The advice.
     """
-    hears.said("reading model and data")
-    problem = build(request)
+    if problem is None:
+        problem = read(request, hears)
     budget = Budget(request.tier, problem.full_steps, request.max_seconds)
     description = describe(problem)
     candidates = propose(description.tags, request.tier, request.include)
@@ -118,15 +134,17 @@ def advised(request: Request, hears: Progress) -> Advice:
     results: list[ProbeResult] = []
     if request.tier == "instant":
         decision, diagnostics = _unprobed(problem, description)
-    elif problem.full_steps < LEAST_STEPS_TO_RACE and request.tier == "quick":
+    elif not races(request, problem):
         notes.append(
             f"A full training has {problem.full_steps} steps, and a tenth of less than "
             f"{LEAST_STEPS_TO_RACE} is too short for a race: this is the instant answer after a "
             "stability check. Tier 'standard' would race."
         )
-        decision, diagnostics, results = _checked_only(problem, description, budget, hears)
+        decision, diagnostics, results = _checked_only(problem, description, budget, hears, opens)
     else:
-        decision, diagnostics, results = _raced(problem, description, candidates, budget, hears)
+        decision, diagnostics, results = _raced(
+            problem, description, candidates, budget, hears, opens
+        )
     if blocking(diagnostics.findings):
         notes.append("Mend what is listed under warnings first: it outweighs any optimizer.")
     hears.said(f"decided for {decision.candidate.label}")
@@ -151,6 +169,18 @@ def advised(request: Request, hears: Progress) -> Advice:
     )
 
 
+def read(request: Request, hears: Progress) -> Problem:
+    """Model and data, ready to be probed."""
+    hears.said("reading model and data")
+    return build(request)
+
+
+def races(request: Request, problem: Problem) -> bool:
+    """Whether candidates are compared at all: some answers need no training, or too little."""
+    short = problem.full_steps < LEAST_STEPS_TO_RACE and request.tier == "quick"
+    return request.tier != "instant" and not short
+
+
 def unprobed() -> Decision:
     """What is advised when nothing is trained."""
     reason = "Nothing was trained: this choice does best on recorded tasks when one cannot look."
@@ -164,22 +194,24 @@ def _unprobed(problem: Problem, description: Description) -> tuple[Decision, Dia
 
 
 def _checked_only(
-    problem: Problem, description: Description, budget: Budget, hears: Progress
+    problem: Problem, description: Description, budget: Budget, hears: Progress, opens: Opens
 ) -> tuple[Decision, Diagnostics, list[ProbeResult]]:
     """The instant answer, after some steps that show whether its rate is stable here."""
     decision, diagnostics = _unprobed(problem, description)
     answer = decision.candidate
     hears.planned([answer.setting])
-    population = open_population(problem, [default_setting(), answer.setting], budget, hears)
+    population = opens(problem, [default_setting(), answer.setting], budget, hears)
     trunk = population.trunk(answer.setting)
     hears.said(f"watching {answer.setting.label} for {STABILITY_STEPS} steps")
-    with contextlib.suppress(BudgetExhausted):  # fewer steps watched is an answer too
-        trunk.advance(min(STABILITY_STEPS, int(budget.remaining)), "stability")
-    hears.stopped(answer.setting, "watched for stability only")
-    steady = not trunk.losses or _steady(trunk)
-    result = ProbeResult(
-        answer.setting, (), tuple(trunk.losses), trunk.diverged_at, "watched for stability only"
-    )
+    stopped, steady = "watched for stability only", True
+    try:
+        with contextlib.suppress(BudgetExhausted):  # fewer steps watched is an answer too
+            trunk.advance(min(STABILITY_STEPS, int(budget.remaining)), "stability")
+        steady = not trunk.losses or _steady(trunk)
+    except ProbeFailed as error:
+        stopped, steady = str(error), False
+    hears.stopped(answer.setting, stopped)
+    result = ProbeResult(answer.setting, (), tuple(trunk.losses), trunk.diverged_at, stopped)
     if steady:
         reason = (
             f"{len(trunk.losses)} steps at {answer.setting.learning_rate:g} were stable; the "
@@ -198,13 +230,21 @@ def _raced(
     candidates: Sequence[Candidate],
     budget: Budget,
     hears: Progress,
+    opens: Opens,
 ) -> tuple[Decision, Diagnostics, list[ProbeResult]]:
     settings = list(dict.fromkeys(c.setting for c in candidates))
     hears.planned(settings)
-    population = open_population(problem, settings, budget, hears)
+    population = opens(problem, settings, budget, hears)
     hears.said("checking data, loss and rates")
     hurdle = default_setting()
-    diagnostics = diagnose(problem, description, population, hurdle)
+    try:
+        diagnostics = diagnose(problem, description, population, hurdle)
+    except ProbeFailed as error:
+        raise RequestError(
+            f"the model cannot be trained with {hurdle.label}: a step {error}. See whether "
+            "model.fit runs with it on these data and this backend.",
+            code="untrainable_model",
+        ) from error
     for finding in diagnostics.findings:
         hears.said(f"{'first mend' if finding.blocking else 'note'}: {finding.text}")
     first = blocking(diagnostics.findings)
