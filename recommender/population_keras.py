@@ -31,7 +31,7 @@ class KerasState:
 
 
 class KerasPopulation(Population):
-    """Trains through Keras' own `train_step`, one compiled model per rule, reused by its candidates."""
+    """Trains through Keras' own `train_step`, a model per rule, reused by its candidates."""
 
     def __init__(
         self,
