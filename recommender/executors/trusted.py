@@ -17,7 +17,13 @@ from typing import Any
 
 import keras
 
-from recommender.errors import BudgetExhausted, EngineFailed, RecommenderError, reason_of
+from recommender.errors import (
+    BudgetExhausted,
+    EngineFailed,
+    ProbeFailed,
+    RecommenderError,
+    reason_of,
+)
 from recommender.executors import parity
 from recommender.executors.child import rejected
 from recommender.executors.parcel import pack
@@ -180,7 +186,8 @@ class TrustedProbe:
             (error,) = rest
             if isinstance(error, RecommenderError) and not _about_the_model(error):
                 raise error
-            raise EngineFailed(f"on {self._backend} the model {reason_of(error)}.") from error
+            said = str(error) if isinstance(error, ProbeFailed) else reason_of(error)
+            raise EngineFailed(f"on {self._backend} the model {said}.") from error
         elif kind == "advice":
             found: Advice = rest[0]
             return found
@@ -189,7 +196,8 @@ class TrustedProbe:
 
 def _about_the_model(error: RecommenderError) -> bool:
     """Whether it complains of what this process has built without a complaint."""
-    return error.code == "untrainable_model" or rejected(error.code) != "request_rejected"
+    mine = isinstance(error, ProbeFailed) or error.code == "untrainable_model"
+    return mine or rejected(error.code) != "request_rejected"
 
 
 class _Lost(Exception):
