@@ -56,5 +56,8 @@ def reason_of(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, MemoryError) or any(sign in text.lower() for sign in OUT_OF_MEMORY):
         return "ran out of memory"
-    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # Keras says first where it was called from.
+    said = [line for line in lines if "Exception encountered when calling" not in line]
+    first = next(iter(said or lines), "")
     return f"failed with {type(error).__name__}: {first[:LONGEST_REASON]}".rstrip(": ")

@@ -193,7 +193,7 @@ class Population(ABC):
     @contextmanager
     def _working(self, setting: Setting) -> Iterator[None]:
         """Turn whatever a framework raises into a result: this probe failed, and why."""
-        key = failure_key(setting)
+        key = failure_key(setting, keras.config.backend())
         known = self._failed.get(setting) or self.memory.recall(key)
         if known is not None:
             raise ProbeFailed(str(known))
@@ -335,9 +335,9 @@ class Trunk:
         return state if np.isfinite(losses).all() else None
 
 
-def failure_key(setting: Setting) -> str:
-    """Under which a memory holds why a setting cannot be trained."""
-    return key_of("failed", setting)
+def failure_key(setting: Setting, backend: str) -> str:
+    """Under which a memory holds why a setting cannot be trained on a backend."""
+    return key_of("failed", setting, backend)
 
 
 def open_population(

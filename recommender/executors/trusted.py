@@ -110,7 +110,7 @@ class TrustedProbe:
                 self.close()  # a child that hangs holds the journal
                 hears.said(f"{error.setting.label} {error}; going on without it")
                 with contextlib.closing(self._open_journal()) as journal:
-                    journal.record(failure_key(error.setting), str(error))
+                    journal.record(failure_key(error.setting, self._backend), str(error))
                 continue
             finally:
                 self.close()
