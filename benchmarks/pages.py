@@ -104,6 +104,22 @@ Seconds are CPU time of steps that took turns in one process, medians, on one th
 an epoch's own work is in them, which one step to an epoch makes large.
 """
 
+PROBES = """# What probes cost
+
+Many short trainings of one model, each with an optimizer and a rate of its own and one validation,
+by the engine that `recommend` probes with and by the loops that people write.
+`python -m benchmarks.probes` measures, with a file for the raw figures; `make bench` makes this
+page of them.
+
+Figures are CPU seconds on one thread and one core, compiling included; no cache of compiled
+programs was used, and sides took turns in one process.
+Ours is the sum over all candidates; a later process finds the compiled programs on JAX, which a row
+of its own shows.
+The loops build, compile and fit anew for each candidate, which costs the same each time: a few were
+measured, and their median is taken as often as there are candidates.
+Optuna's loop asks and tells a TPE study around it; KerasTuner's is its random search.
+"""
+
 GRADIENT_FREE = """# Searches without gradients
 
 Methods that see losses only, beside the libraries that people take for them, and a hybrid beside
@@ -220,6 +236,7 @@ def pages(reports: Sequence[Report]) -> dict[str, str]:
         "accelerator": (ACCELERATOR, accelerator_sections),
         "fit": (FIT, fit_sections),
         "memory": (MEMORY, memory_sections),
+        "probes": (PROBES, probes_sections),
         "second_order": (SECOND_ORDER, second_order_sections),
         "gradient_free": (GRADIENT_FREE, gradient_free_sections),
         "advice": (advice_page.HEAD, advice_sections),
@@ -371,6 +388,24 @@ def fit_sections(report: Report) -> Iterable[str]:
             verdicts = ["", "", ""] if ratio is None else [f"{ratio:.2f}", *judged(ratio, bound)]
             rows.append([rule, kind, in_digits(results.added(cell, side)), *verdicts])
         yield table(["rule", "side", "added, in steps of SGD", "ours / ordinary", "goal", ""], rows)
+
+
+def probes_sections(report: Report) -> Iterable[str]:
+    """Per model what all candidates cost on each side."""
+    for cell in report["cells"]:
+        yield (
+            f"### {cell['title']}: {cell['parameters']} parameters, "
+            f"{cell['candidates']} candidates of {cell['steps']} steps"
+        )
+        rows = []
+        for side in cell["seconds"]:
+            naive = side == "build + compile + fit"
+            bound = goals.PROBES[report["backend"]][cell["model"]] if naive else None
+            verdicts = ["", ""]
+            if bound is not None:
+                verdicts = [f"≤ {bound:.2g}", goals.verdict(results.probe_ratio(cell, side), bound)]
+            rows.append([side, *results.probe_figures(cell, side), *verdicts])
+        yield table(["side", "CPU seconds", "ours / other", "times faster", "goal", ""], rows)
 
 
 def memory_sections(report: Report) -> Iterable[str]:

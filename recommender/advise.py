@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -20,10 +21,10 @@ from recommender.diagnostics import (
     follow_up,
     inspected,
 )
-from recommender.errors import BudgetExhausted
+from recommender.errors import BudgetExhausted, ProbeFailed, RequestError
 from recommender.forecast import forecast
 from recommender.knowledge import prior
-from recommender.population import Trunk, open_population
+from recommender.population import Opens, Trunk, open_population
 from recommender.probes import LEAST_STEPS_TO_RACE, ProbeResult, race, width
 from recommender.problem import Problem, build
 from recommender.progress import Progress, as_progress
@@ -54,6 +55,7 @@ def recommend(
     include: Sequence[str] = (),
     seed: int = 0,
     progress: bool | Callable[[str], None] | Progress = True,
+    journal: str | os.PathLike[str] | None = None,
 ) -> Advice:
     """Which optimizer, rate and schedule to train a model with, by short probe trainings.
 
@@ -100,11 +102,16 @@ def recommend(
             "thorough" 2.
         max_seconds: Wall-clock limit, above 0; None is no limit.
         objective: What to minimise; "val_loss", the best one within the training.
-        backend: The Keras backend to probe on; None is the running one.
+        backend: The Keras backend to probe on, in a process of its own unless it is the running
+            one; None is JAX where it is installed, since probes are fastest there. Where model or
+            loss do not give the same losses there, probes run here and the advice says so.
         include: Further optimizers by name to try.
         seed: Seed of splits, batch order and drawn data.
         progress: Whether to tell on standard error what happens, a function to tell, or a
             `recommender.progress.Progress`, which also hears every probe's losses.
+        journal: A folder that keeps what was trained. Asked again with the same folder and
+            otherwise the same arguments (`max_seconds` may differ), an interrupted request goes on
+            where it was and gives the same answer. None keeps nothing.
 
     Returns:
         The advice.
@@ -124,21 +131,30 @@ def recommend(
             steps_per_epoch,
         )
     )  # fmt: skip
-    return advised(request, as_progress(progress))
+    from recommender.engine import answered  # which runs the stages below, here or elsewhere
+
+    return answered(request, as_progress(progress), journal)
 
 
-def advised(request: Request, hears: Progress) -> Advice:
+def advised(
+    request: Request,
+    hears: Progress,
+    problem: Problem | None = None,
+    opens: Opens = open_population,
+) -> Advice:
     """The stages in their order, in this process and on its backend.
 
     Args:
         request: A request that passed `request.checked`.
         hears: Hears how the advice comes about.
+        problem: What was built of the request; None builds it.
+        opens: Opens the probe engine, as `open_population` does.
 
     Returns:
         The advice.
     """
-    hears.said("reading model and data")
-    problem = build(request)
+    if problem is None:
+        problem = read(request, hears)
     budget = Budget(request.tier, problem.full_steps, request.max_seconds)
     description = describe(problem)
     outlook = prior.shipped().about(description.to_dict())
@@ -149,17 +165,19 @@ def advised(request: Request, hears: Progress) -> Advice:
     if request.tier == "instant":
         decision = by_prior(candidates, None)
         diagnostics = inspected(problem, description)
-    elif problem.full_steps < LEAST_STEPS_TO_RACE and request.tier == "quick":
+    elif not races(request, problem):
         notes.append(
             f"A full training has {problem.full_steps} steps, and a tenth of less than "
             f"{LEAST_STEPS_TO_RACE} is too short for a race: this is the instant answer after a "
             "stability check. Tier 'standard' would race."
         )
         decision, diagnostics, results = _checked_only(
-            problem, description, candidates, budget, hears
+            problem, description, candidates, budget, hears, opens
         )
     else:
-        decision, diagnostics, results = _raced(problem, description, candidates, budget, hears)
+        decision, diagnostics, results = _raced(
+            problem, description, candidates, budget, hears, opens
+        )
     if blocking(diagnostics.findings):
         notes.append("Mend what is listed under warnings first: it outweighs any optimizer.")
     hears.said(f"decided for {decision.candidate.label}")
@@ -185,12 +203,25 @@ def advised(request: Request, hears: Progress) -> Advice:
     )
 
 
+def read(request: Request, hears: Progress) -> Problem:
+    """Model and data, ready to be probed."""
+    hears.said("reading model and data")
+    return build(request)
+
+
+def races(request: Request, problem: Problem) -> bool:
+    """Whether candidates are compared at all: some answers need no training, or too little."""
+    short = problem.full_steps < LEAST_STEPS_TO_RACE and request.tier == "quick"
+    return request.tier != "instant" and not short
+
+
 def _checked_only(
     problem: Problem,
     description: Description,
     candidates: Sequence[Candidate],
     budget: Budget,
     hears: Progress,
+    opens: Opens,
 ) -> tuple[Decision, Diagnostics, list[ProbeResult]]:
     """The instant answer, after some steps that show whether its rate is stable here."""
     diagnostics = inspected(problem, description)
@@ -198,20 +229,23 @@ def _checked_only(
     order = sorted(candidates, key=lambda c: (c.role == "default", c.prior))
     settings = list(dict.fromkeys(c.setting for c in order))
     hears.planned(settings)
-    population = open_population(problem, settings, budget, hears)
+    population = opens(problem, settings, budget, hears)
     results = []
     reasons = []
     for setting in settings:
         trunk = population.trunk(setting)
         hears.said(f"watching {setting.label} for {STABILITY_STEPS} steps")
-        with contextlib.suppress(BudgetExhausted):  # fewer steps watched is an answer too
-            trunk.advance(min(STABILITY_STEPS, int(budget.remaining)), "stability")
-        hears.stopped(setting, "watched for stability only")
+        stopped, steady = "watched for stability only", True
+        try:
+            with contextlib.suppress(BudgetExhausted):  # fewer steps watched is an answer too
+                trunk.advance(min(STABILITY_STEPS, int(budget.remaining)), "stability")
+            steady = not trunk.losses or _steady(trunk)
+        except ProbeFailed as error:
+            stopped, steady = str(error), False
+        hears.stopped(setting, stopped)
         losses = tuple(trunk.losses)
-        results.append(
-            ProbeResult(setting, (), losses, trunk.diverged_at, "watched for stability only")
-        )
-        if not losses or _steady(trunk):
+        results.append(ProbeResult(setting, (), losses, trunk.diverged_at, stopped))
+        if steady:
             reasons.append(
                 f"{len(losses)} steps at {setting.learning_rate:g} were stable; the training is "
                 "too short to compare candidates."
@@ -232,13 +266,21 @@ def _raced(
     candidates: Sequence[Candidate],
     budget: Budget,
     hears: Progress,
+    opens: Opens,
 ) -> tuple[Decision, Diagnostics, list[ProbeResult]]:
     settings = list(dict.fromkeys(c.setting for c in candidates))
     hears.planned(settings)
-    population = open_population(problem, settings, budget, hears)
+    population = opens(problem, settings, budget, hears)
     hears.said("checking data, loss and rates")
     default = hurdle().setting
-    diagnostics = diagnose(problem, description, population, default, settings)
+    try:
+        diagnostics = diagnose(problem, description, population, default, settings)
+    except ProbeFailed as error:
+        raise RequestError(
+            f"the model cannot be trained with {default.label}: a step {error}. See whether "
+            "model.fit runs with it on these data and this backend.",
+            code="untrainable_model",
+        ) from error
     for finding in diagnostics.findings:
         hears.said(f"{'first mend' if finding.blocking else 'note'}: {finding.text}")
     first = blocking(diagnostics.findings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,8 +15,10 @@ from jax import lax
 from numpy.typing import NDArray
 
 from recommender.budget import Budget
+from recommender.cache import compile_cache
 from recommender.copies import private_copy
 from recommender.examples import Examples, take
+from recommender.memory import Memory
 from recommender.models import every_layer
 from recommender.population import CHUNK, Population
 from recommender.problem import Problem
@@ -52,8 +55,9 @@ class JaxPopulation(Population):
         settings: Sequence[Setting],
         budget: Budget,
         progress: Progress | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        super().__init__(problem, settings, budget, progress)
+        super().__init__(problem, settings, budget, progress, memory)
         self._model = problem.compiled()
         self.weights, self._extras = _values(problem.model)
         self._take_data()
@@ -61,13 +65,18 @@ class JaxPopulation(Population):
         self._programs: dict[str, _Program] = {}
         plain = []
         for setting in self.settings:
-            if _weight_shaped(setting, self.weights):
-                plain.append(setting)
-            else:
-                self._programs[setting.rule] = _Program(self, [setting])
+            # A rule that cannot even be made fails when it is asked for, and alone.
+            with contextlib.suppress(Exception):
+                if _weight_shaped(setting, self.weights):
+                    plain.append(setting)
         if plain:
             common = _Program(self, plain)
             self._programs.update({setting.rule: common for setting in plain})
+
+    def _program(self, setting: Setting) -> _Program:
+        if setting.rule not in self._programs:
+            self._programs[setting.rule] = _Program(self, [setting])
+        return self._programs[setting.rule]
 
     def _restarted(self) -> None:
         self.weights, self._extras = _values(self.problem.model)
@@ -78,17 +87,14 @@ class JaxPopulation(Population):
     def _take_data(self) -> None:
         self.examples = _on_device(self.problem.training)
 
-    def start(self, setting: Setting) -> JaxState:
-        """The state before the first step."""
-        slots, shared = self._programs[setting.rule].fresh(setting)
+    def _start(self, setting: Setting) -> JaxState:
+        slots, shared = self._program(setting).fresh(setting)
         return JaxState(setting, self.weights, self._extras, slots, shared, 0)
 
-    def trained(self, state: JaxState) -> list[NDArray[Any]]:
-        """The weights in a state."""
+    def _trained(self, state: JaxState) -> list[NDArray[Any]]:
         return [np.asarray(w) for w in state.weights]
 
-    def model_at(self, state: JaxState) -> keras.Model:
-        """A copy of the model."""
+    def _model_at(self, state: JaxState) -> keras.Model:
         model = private_copy(self._model, self.problem.x)
         for variables, values in (
             (model.trainable_variables, state.weights),
@@ -98,15 +104,34 @@ class JaxPopulation(Population):
                 variable.assign(value)
         return model
 
+    def _pack(self, state: JaxState) -> list[NDArray[Any]]:
+        return [np.asarray(state.count), *map(np.asarray, jax.tree.leaves(_carry(state)))]
+
+    def _unpack(self, setting: Setting, arrays: Sequence[NDArray[Any]]) -> JaxState:
+        fresh = self._start(setting)
+        leaves, structure = jax.tree.flatten(_carry(fresh))
+        # A file does not know the small floats' names, only their bits.
+        kept = [jnp.asarray(a.view(leaf.dtype)) for a, leaf in zip(arrays[1:], leaves, strict=True)]
+        weights, extras, slots, shared = jax.tree.unflatten(structure, kept)
+        return JaxState(setting, weights, extras, slots, shared, int(arrays[0]))
+
     def _train(
         self, state: JaxState, rates: NDArray[np.float32], rows: NDArray[np.int32]
     ) -> tuple[JaxState, NDArray[np.float32]]:
-        return self._programs[state.setting.rule].run(state, rates, rows)
+        program = self._program(state.setting)
+        try:
+            return program.run(state, rates, rows)
+        except Exception:
+            if program.alone:
+                raise
+            # One of the rules may have spoilt the program of all: each gets one of its own.
+            self._programs = {r: p for r, p in self._programs.items() if p is not program}
+            return self._program(state.setting).run(state, rates, rows)
 
     def _validate(self, state: JaxState, block: Examples) -> float:
         arguments = (state.weights, state.extras, _on_device(block))
         if self._evaluate is None:
-            with self.budget.compiling():
+            with self.budget.compiling(), compile_cache():
                 self._evaluate = jax.jit(self._validation_loss).lower(*arguments).compile()
         return float(self._evaluate(*arguments))
 
@@ -143,6 +168,11 @@ class _Program:
         self._looped = not has_convolution(population.problem.model)
         self._compiled: Any = None
 
+    @property
+    def alone(self) -> bool:
+        """Whether it is for one rule only."""
+        return len(self._rules) == 1
+
     def restart(self) -> None:
         """Take first slots from the population's present weights."""
         weights = [jnp.asarray(w, jnp.float32) for w in self._population.weights]
@@ -167,7 +197,7 @@ class _Program:
         which = self._index[state.setting.rule]
         hyper = np.zeros(self._hyper_width, np.float32)
         hyper[: len(self._hypers[which])] = list(self._hypers[which].values())
-        carry = (state.weights, state.extras, state.slots, state.shared)
+        carry = _carry(state)
         fixed = (np.int32(which), hyper, self._population.examples)
         if self._looped:
             carry, losses = self._chunk(carry, state.count, rates, rows, fixed)
@@ -208,7 +238,7 @@ class _Program:
 
     def _ready(self, function: Any, arguments: Any) -> Any:
         if self._compiled is None:
-            with self._population.budget.compiling():
+            with self._population.budget.compiling(), compile_cache():
                 self._compiled = jax.jit(function).lower(*arguments).compile()
         return self._compiled
 
@@ -271,6 +301,10 @@ class _Program:
 def _on_device(examples: Examples) -> Examples:
     found: Examples = jax.tree.map(jnp.asarray, examples)
     return found
+
+
+def _carry(state: JaxState) -> tuple[Any, ...]:
+    return state.weights, state.extras, state.slots, state.shared
 
 
 def _values(model: keras.Model) -> tuple[list[Tensor], list[Tensor]]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from recommender.budget import Budget
-from recommender.errors import BudgetExhausted
+from recommender.errors import BudgetExhausted, ProbeFailed
 from recommender.knowledge import grid
 from recommender.progress import Progress
 from recommender.settings import Setting
@@ -56,7 +56,7 @@ class ProbeResult:
         rungs: What it showed, in order.
         losses: Minibatch loss of its trunk before each step.
         diverged_at: Step at which its loss stopped being finite, or None.
-        stopped: Why it went no further.
+        stopped: Why it went no further; where it could not be trained, how it failed.
     """
 
     setting: Setting
@@ -88,6 +88,9 @@ class Raced(Protocol):
 
     def rung(self, setting: Setting, length: int, start: int) -> tuple[float, ...]:
         """Validation blocks after `length` steps, cooled down from step `start` on."""
+
+    def stop(self, setting: Setting) -> None:
+        """Let go of what only going on would need."""
 
     def trunk(self, setting: Setting) -> Any:
         """The run at constant rate, with its `losses` and `diverged_at`."""
@@ -165,22 +168,26 @@ def race(
         fitting = _affordable(population, running[: stage.room], stage, budget)
         if len(fitting) < 2:
             break
-        standing: dict[Setting, float] = {}
+        stop(s for s in running if s not in fitting)
         try:
             for setting in fitting:
-                rungs[setting].append(_rung(population, setting, stage))
-            shown = {s: rungs[s][-1].loss for s in fitting}
-            standing = standings(priors, shown, initial, stage.share)
+                reason = _probed(population, setting, stage, rungs[setting])
+                if reason is not None:
+                    stop([setting], reason)
         except BudgetExhausted as error:
             population.progress.said(str(error))
             break
-        stop(s for s in running if s not in fitting)
+        shown = {s: rungs[s][-1].loss for s in fitting if s not in stopped}
+        standing = standings(priors, shown, initial, stage.share) if shown else {}
         running = [s for s, value in standing.items() if math.isfinite(value)]
-        stop((s for s in fitting if s not in running), "diverged")
+        stop((s for s in shown if s not in running), "diverged")
         for setting in running[_next_room(stages, stage) :]:
             place = f"place {running.index(setting) + 1} of {len(fitting)} at step {stage.steps}"
             stop([setting], place)
         running = running[: _next_room(stages, stage)]
+        for setting in fitting:
+            if setting not in running:
+                population.stop(setting)
     stop(s for s in priors if s not in stopped)
     return [
         ProbeResult(
@@ -207,12 +214,18 @@ def _left_behind(rungs: Sequence[Rung]) -> str:
     return f"went as far as the budget allows: step {rungs[-1].step}"
 
 
-def _rung(population: Raced, setting: Setting, stage: Stage) -> Rung:
-    found = Rung(stage.steps, population.rung(setting, stage.steps, stage.cooled_from))
+def _probed(population: Raced, setting: Setting, stage: Stage, rungs: list[Rung]) -> str | None:
+    """Add what a setting shows at a rung, or say why it could not be trained."""
+    try:
+        blocks = population.rung(setting, stage.steps, stage.cooled_from)
+    except ProbeFailed as error:
+        return str(error)
+    found = Rung(stage.steps, blocks)
+    rungs.append(found)
     shown = f"{found.loss:.4g}" if math.isfinite(found.loss) else "diverged"
     population.progress.judged(setting, found.step, found.loss)
     population.progress.said(f"step {found.step}: {setting.label} {shown}")
-    return found
+    return None
 
 
 def _affordable(

@@ -25,14 +25,20 @@ class Replayed(Population):
     def _restarted(self) -> None:
         """Nothing is kept."""
 
-    def start(self, setting: Setting) -> Any:
+    def _start(self, setting: Setting) -> Any:
         return setting.learning_rate, 0
 
-    def trained(self, state: Any) -> list[np.ndarray]:
+    def _trained(self, state: Any) -> list[np.ndarray]:
         return [np.asarray(state[1])]
 
-    def model_at(self, state: Any) -> Any:
+    def _model_at(self, state: Any) -> Any:
         raise NotImplementedError
+
+    def _pack(self, state: Any) -> list[np.ndarray]:
+        return [np.asarray(value) for value in state]
+
+    def _unpack(self, setting: Setting, arrays: Any) -> Any:
+        return setting.learning_rate, int(arrays[1])
 
     def _train(self, state: Any, rates: Any, rows: Any) -> Any:
         rate, steps = state
@@ -71,7 +77,7 @@ def test_fewer_go_on_from_rung_to_rung() -> None:
     assert by_rate[9.0].diverged_at == 70
     assert by_rate[9.0].stopped == "diverged"
     assert by_rate[0.3].stopped == "place 3 of 4 at step 800"
-    assert by_rate[0.4].stopped == "went as far as the budget allows: step 3200"
+    assert by_rate[0.4].stopped == "place 1 of 2 at step 3200"
     # The cooldown is the last quarter of a rung's steps.
     assert by_rate[0.4].rungs[0].loss == pytest.approx(2.0 + 100 / 200)
 

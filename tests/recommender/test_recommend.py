@@ -19,7 +19,9 @@ from recommender.progress import Progress
 from recommender.settings import Setting
 from tests.recommender.problems import data, model
 
-LENGTH = {"epochs": 250, "batch_size": 32, "loss": "mse", "progress": False}
+# Other processes have tests of their own (test_engine.py).
+RUNNING = keras.config.backend()
+LENGTH = {"epochs": 250, "batch_size": 32, "loss": "mse", "progress": False, "backend": RUNNING}
 
 
 @pytest.fixture(scope="module")
