@@ -178,8 +178,7 @@ def race(
             population.progress.said(str(error))
             break
         shown = {s: rungs[s][-1].loss for s in fitting if s not in stopped}
-        standing = standings(priors, shown, initial, stage.share) if shown else {}
-        running = [s for s, value in standing.items() if math.isfinite(value)]
+        running = _held(priors, shown, initial, stage)
         stop((s for s in shown if s not in running), "diverged")
         for setting in running[_next_room(stages, stage) :]:
             place = f"place {running.index(setting) + 1} of {len(fitting)} at step {stage.steps}"
@@ -199,6 +198,14 @@ def race(
         )
         for setting in priors
     ]
+
+
+def _held(
+    priors: Mapping[Setting, float], shown: Mapping[Setting, float], initial: float, stage: Stage
+) -> list[Setting]:
+    """Those whose loss at a rung is finite, the most promising first."""
+    standing = standings(priors, shown, initial, stage.share) if shown else {}
+    return [s for s, value in standing.items() if math.isfinite(value)]
 
 
 def _next_room(stages: Sequence[Stage], stage: Stage) -> int | None:
