@@ -156,48 +156,57 @@ def race(
     """  # fmt: skip
     stages = plan(budget.tier, budget.full_steps)
     rungs: dict[Setting, list[Rung]] = {s: [] for s in priors}
-    stopped: dict[Setting, str] = {}
-
-    def stop(settings: Iterable[Setting], reason: str | None = None) -> None:
-        for setting in settings:
-            stopped[setting] = reason or _left_behind(rungs[setting])
-            population.progress.stopped(setting, stopped[setting])
-
+    ends = _Ends(population, rungs)
     running = sorted(priors, key=lambda s: (s != hurdle, s not in wanted, priors[s]))
     for stage in stages:
         fitting = _affordable(population, running[: stage.room], stage, budget)
         if len(fitting) < 2:
             break
-        stop(s for s in running if s not in fitting)
+        ends.stop(s for s in running if s not in fitting)
         try:
             for setting in fitting:
                 reason = _probed(population, setting, stage, rungs[setting])
                 if reason is not None:
-                    stop([setting], reason)
+                    ends.stop([setting], reason)
         except BudgetExhausted as error:
             population.progress.said(str(error))
             break
-        shown = {s: rungs[s][-1].loss for s in fitting if s not in stopped}
+        shown = {s: rungs[s][-1].loss for s in fitting if s not in ends.reasons}
         running = _held(priors, shown, initial, stage)
-        stop((s for s in shown if s not in running), "diverged")
+        ends.stop((s for s in shown if s not in running), "diverged")
         for setting in running[_next_room(stages, stage) :]:
             place = f"place {running.index(setting) + 1} of {len(fitting)} at step {stage.steps}"
-            stop([setting], place)
+            ends.stop([setting], place)
         running = running[: _next_room(stages, stage)]
         for setting in fitting:
             if setting not in running:
                 population.stop(setting)
-    stop(s for s in priors if s not in stopped)
+    ends.stop(s for s in priors if s not in ends.reasons)
     return [
         ProbeResult(
             setting,
             tuple(rungs[setting]),
             tuple(population.trunk(setting).losses),
             population.trunk(setting).diverged_at,
-            stopped[setting],
+            ends.reasons[setting],
         )
         for setting in priors
     ]
+
+
+class _Ends:
+    """Why settings went no further, told as it happens."""
+
+    def __init__(self, population: Raced, rungs: Mapping[Setting, Sequence[Rung]]) -> None:
+        self.reasons: dict[Setting, str] = {}
+        self._population = population
+        self._rungs = rungs
+
+    def stop(self, settings: Iterable[Setting], reason: str | None = None) -> None:
+        """Note a reason; without one, that the budget does not reach further."""
+        for setting in settings:
+            self.reasons[setting] = reason or _left_behind(self._rungs[setting])
+            self._population.progress.stopped(setting, self.reasons[setting])
 
 
 def _held(
