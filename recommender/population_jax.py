@@ -63,15 +63,15 @@ class JaxPopulation(Population):
         self._take_data()
         self._evaluate: Any = None
         self._programs: dict[str, _Program] = {}
-        plain = []
+        together: dict[bool, list[Setting]] = {}
         for setting in self.settings:
             # A rule that cannot even be made fails when it is asked for, and alone.
             with contextlib.suppress(Exception):
                 if _weight_shaped(setting, self.weights):
-                    plain.append(setting)
-        if plain:
-            common = _Program(self, plain)
-            self._programs.update({setting.rule: common for setting in plain})
+                    together.setdefault(_packs(setting), []).append(setting)
+        for group in together.values():
+            common = _Program(self, group)
+            self._programs.update({setting.rule: common for setting in group})
 
     def _program(self, setting: Setting) -> _Program:
         if setting.rule not in self._programs:
@@ -159,6 +159,8 @@ class _Program:
     def __init__(self, population: JaxPopulation, settings: Sequence[Setting]) -> None:
         self._population = population
         self._rules = [setting.optimizer() for setting in settings]
+        # Many small tensors cost more time than their numbers, in compiling most of all.
+        self._packed = all(_packs(setting) for setting in settings)
         self._index = {setting.rule: i for i, setting in enumerate(settings)}
         self.restart()
         self._width = max(max(map(len, slots), default=0) for slots, _ in self._starts)
@@ -175,7 +177,7 @@ class _Program:
 
     def restart(self) -> None:
         """Take first slots from the population's present weights."""
-        weights = [jnp.asarray(w, jnp.float32) for w in self._population.weights]
+        weights = self._joined(self._population.weights)
         self._starts = [
             (rule.initial_slots(weights), rule.initial_shared(weights)) for rule in self._rules
         ]
@@ -187,8 +189,20 @@ class _Program:
             return [tuple(own) for own in slots], dict(shared)
         return [
             (*own, *(jnp.zeros(w.shape, jnp.float32) for _ in range(self._width - len(own))))
-            for w, own in zip(self._population.weights, slots, strict=True)
+            for w, own in zip(self._joined(self._population.weights), slots, strict=True)
         ], dict(shared)
+
+    def _joined(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors in float32, as one vector where all rules take coordinates one by one."""
+        floats = [jnp.asarray(t, jnp.float32) for t in tensors]
+        return [jnp.concatenate([t.ravel() for t in floats])] if self._packed else floats
+
+    def _cut(self, tensors: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
+        """The inverse of `_joined`, in the types of those alike."""
+        if self._packed:
+            ends = np.cumsum([w.size for w in like])[:-1]
+            tensors = jnp.split(tensors[0], ends)
+        return [t.reshape(w.shape).astype(w.dtype) for t, w in zip(tensors, like, strict=True)]
 
     def run(
         self, state: JaxState, rates: NDArray[np.float32], rows: NDArray[np.int32]
@@ -267,16 +281,14 @@ class _Program:
         weights, extras, slots, shared = carry
         differentiate = jax.value_and_grad(self._population.training_loss, has_aux=True)
         (loss, extras), gradients = differentiate(weights, extras, take(examples, rows))
-        ws = [jnp.asarray(w, jnp.float32) for w in weights]
-        gs = [jnp.asarray(g, jnp.float32) for g in gradients]
+        ws, gs = self._joined(weights), self._joined(gradients)
         branches = [self._branch(i) for i in range(len(self._rules))]
         operands = (ws, gs, slots, shared, count + 1, rate, hyper)
         if len(branches) == 1:
             ws, slots, shared = branches[0](*operands)
         else:
             ws, slots, shared = lax.switch(which, branches, *operands)
-        weights = [w.astype(old.dtype) for w, old in zip(ws, weights, strict=True)]
-        return (weights, extras, slots, shared), loss
+        return (self._cut(ws, weights), extras, slots, shared), loss
 
     def _branch(self, position: int) -> Any:
         rule = self._rules[position]
@@ -318,6 +330,12 @@ def _values(model: keras.Model) -> tuple[list[Tensor], list[Tensor]]:
 def has_convolution(model: keras.Model) -> bool:
     """Whether any layer of the model convolves."""
     return any("Conv" in type(layer).__name__ for layer in every_layer(model))
+
+
+def _packs(setting: Setting) -> bool:
+    """Whether a rule moves every coordinate alone, so that all weights can be one vector."""
+    rule = setting.optimizer()
+    return bool(rule.elementwise) and not rule.all_transforms()
 
 
 def _weight_shaped(setting: Setting, weights: Sequence[Tensor]) -> bool:
