@@ -49,12 +49,13 @@ measure: .venv/ready  ## Train the tasks that the truth table lacks, and put the
 	@KERAS_BACKEND=jax .venv/bin/python -m recommender.knowledge.measure $(NAMES) $(ARGS)
 	@KERAS_BACKEND=jax .venv/bin/python -m recommender.knowledge.table .truth
 
-bench: .venv/ready  ## Measure and write docs/benchmarks/ (SCRIPTS="step fit memory service advice", BACKENDS=torch: only these)
+bench: .venv/ready  ## Measure and write docs/benchmarks/ (SCRIPTS="step fit memory probes service advice mending", BACKENDS=torch: only these)
 	@set -e; run() { echo "==> $$*"; KERAS_BACKEND=$$backend .venv/bin/python -m "benchmarks.$$@" $(ARGS); }; \
 	results=docs/benchmarks/results; \
-	for script in $(or $(SCRIPTS),step fit memory service); do \
+	for script in $(or $(SCRIPTS),step fit memory probes service); do \
 	  if [ $$script = service ]; then backend=jax; run service; continue; fi; \
 	  if [ $$script = advice ]; then backend=jax; run advice --json $$results/advice.json; continue; fi; \
+	  if [ $$script = mending ]; then backend=jax; run mending --json $$results/mending.json; continue; fi; \
 	  for backend in $(or $(BACKENDS),jax tensorflow torch); do \
 	    compiled=; [ $$script-$$backend != step-torch ] || compiled=--compiled; \
 	    run $$script $$compiled --json $$results/$$script-$$backend.json; \

@@ -21,16 +21,16 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table as RichTable
 
-from benchmarks.parts import judge, machine, results, terminal
+from benchmarks.parts import hypotheses, judge, machine, results, terminal
 from benchmarks.parts.judge import Outcome, figures
-from benchmarks.parts.rules import Rule, Search, baselines
+from benchmarks.parts.rules import Recommender, Rule, Search, baselines
 from keras_gradopt import __version__
 from recommender.knowledge import grid
 from recommender.knowledge.grid import Choice
@@ -45,6 +45,7 @@ NEAR = 0.02
 RATIOS = np.geomspace(0.05, 4.0, 60)
 # The strongest single choice that needs no look at the task.
 BLIND = Choice(Setting("adam", 3e-3), "late_cooldown")
+BLIND_NAME = "Adam 0.003, late cooldown"
 
 
 def report(table: Table, rules: Sequence[Rule], *, release: bool) -> dict[str, Any]:
@@ -70,15 +71,39 @@ def report(table: Table, rules: Sequence[Rule], *, release: bool) -> dict[str, A
         "winners": winners(tasks),
         "distances": distances(tasks),
     }
+    found["hypotheses"] = hypotheses.all_of(tasks)
     cells: dict[str, list[dict[str, Any]]] = {}
+    answered: dict[str, list[Sequence[Outcome]]] = {}
     for rule, tell in terminal.told(rules, lambda rule: rule.name):
         outcomes = judge.judged(rule, tasks, tasks, tell)
         cell = _cell(rule, outcomes)
         if release:
             cell["test"] = figures([o for o in outcomes if judge.is_test(o.record)])
         cells.setdefault(rule.name, []).append(cell)
+        answered.setdefault(rule.name, []).append(outcomes)
     # A search that was run with several lengths of trials is shown with the best of them.
-    found["cells"] = [min(group, key=lambda c: c["mean_regret"][0]) for group in cells.values()]
+    best = {name: int(np.argmin([c["mean_regret"][0] for c in own])) for name, own in cells.items()}
+    found["cells"] = [own[best[name]] for name, own in cells.items()]
+    kept = {name: own[best[name]] for name, own in answered.items()}
+    found["duels"] = duels(kept, rules)
+    return found
+
+
+def duels(answered: Mapping[str, Sequence[Outcome]], rules: Sequence[Rule]) -> list[dict[str, Any]]:
+    """The recommender against the blind choice, and against searches at the same cost."""
+    found = []
+    tiers = {rule.name: rule.tier for rule in rules if rule.name in answered}
+    for rule in rules:
+        if not isinstance(rule, Recommender) or rule.name not in answered:
+            continue
+        rivals = [
+            name
+            for name, tier in tiers.items()
+            if name == BLIND_NAME or (tier == rule.tier and name != rule.name)
+        ]
+        for name in rivals:
+            row = judge.duel(answered[rule.name], answered[name])
+            found.append({"rule": rule.name, "rival": name, **row})
     return found
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import gradient_free, second_order
+from benchmarks import gradient_free, mending, second_order
 from benchmarks.parts import advice_page, goals, results
 from benchmarks.parts.results import FLOOR
 from benchmarks.parts.sets import SETS, in_words
@@ -104,6 +104,22 @@ Seconds are CPU time of steps that took turns in one process, medians, on one th
 an epoch's own work is in them, which one step to an epoch makes large.
 """
 
+PROBES = """# What probes cost
+
+Many short trainings of one model, each with an optimizer and a rate of its own and one validation,
+by the engine that `recommend` probes with and by the loops that people write.
+`python -m benchmarks.probes` measures, with a file for the raw figures; `make bench` makes this
+page of them.
+
+Figures are CPU seconds on one thread and one core, compiling included; no cache of compiled
+programs was used, and sides took turns in one process.
+Ours is the sum over all candidates; a later process finds the compiled programs on JAX, which a row
+of its own shows.
+The loops build, compile and fit anew for each candidate, which costs the same each time: a few were
+measured, and their median is taken as often as there are candidates.
+Optuna's loop asks and tells a TPE study around it; KerasTuner's is its random search.
+"""
+
 GRADIENT_FREE = """# Searches without gradients
 
 Methods that see losses only, beside the libraries that people take for them, and a hybrid beside
@@ -138,6 +154,21 @@ p is that of a two-sided Mann-Whitney test on the last regrets.
 THRESHOLDS = """Every method may evaluate 200 000 losses of a minibatch of 256; three seeds.
 Settings are those of the script.
 Adam trains what lies behind the thresholds, whose gradient is zero.
+"""
+
+
+MENDING = """# Illnesses and what mends them
+
+How often each trigger of `recommender.illnesses` speaks on recorded tasks, and what its mend does.
+`python -m benchmarks.mending` measures, with a file for the raw figures; `make bench` makes this
+page of them.
+
+On each task Adam at 0.001 and at 0.003 trained for at most 16 % of the full length and 1 200 steps;
+then all illnesses were asked, and each mend was tested beside the unchanged task at 0.003: same
+weights, same batches, judged by the task's own loss on the same validation blocks.
+A change helps or harms where the loss differs by more than 1 %, and by twice the standard error
+over the blocks or in the same direction on all of them.
+Larger batches see as many examples in fewer steps: there no effect is the gain.
 """
 
 
@@ -205,9 +236,11 @@ def pages(reports: Sequence[Report]) -> dict[str, str]:
         "accelerator": (ACCELERATOR, accelerator_sections),
         "fit": (FIT, fit_sections),
         "memory": (MEMORY, memory_sections),
+        "probes": (PROBES, probes_sections),
         "second_order": (SECOND_ORDER, second_order_sections),
         "gradient_free": (GRADIENT_FREE, gradient_free_sections),
         "advice": (advice_page.HEAD, advice_sections),
+        "mending": (MENDING, mending_sections),
     }
     found = {}
     for script, (head, sections) in makers.items():
@@ -357,6 +390,24 @@ def fit_sections(report: Report) -> Iterable[str]:
         yield table(["rule", "side", "added, in steps of SGD", "ours / ordinary", "goal", ""], rows)
 
 
+def probes_sections(report: Report) -> Iterable[str]:
+    """Per model what all candidates cost on each side."""
+    for cell in report["cells"]:
+        yield (
+            f"### {cell['title']}: {cell['parameters']} parameters, "
+            f"{cell['candidates']} candidates of {cell['steps']} steps"
+        )
+        rows = []
+        for side in cell["seconds"]:
+            naive = side == "build + compile + fit"
+            bound = goals.PROBES[report["backend"]][cell["model"]] if naive else None
+            verdicts = ["", ""]
+            if bound is not None:
+                verdicts = [f"≤ {bound:.2g}", goals.verdict(results.probe_ratio(cell, side), bound)]
+            rows.append([side, *results.probe_figures(cell, side), *verdicts])
+        yield table(["side", "CPU seconds", "ours / other", "times faster", "goal", ""], rows)
+
+
 def memory_sections(report: Report) -> Iterable[str]:
     """All sides."""
     rows = []
@@ -406,6 +457,14 @@ def advice_sections(report: Report) -> Iterable[str]:
     for block in advice_page.sections(report, table):
         # Tables and headings stand as they are.
         yield block if block.startswith(("|", "#", "!")) else one_line_per_sentence(block)
+
+
+def mending_sections(report: Report) -> Iterable[str]:
+    """How often triggers speak, and what changes do."""
+    yield "### What changes do"
+    yield table(mending.EFFECT_HEADINGS, mending.effects(report["cells"]))
+    yield "### How often triggers speak"
+    yield table(mending.TRIGGER_HEADINGS, mending.triggers(report["cells"]))
 
 
 def judged(ratio: float, bound: float | None) -> list[str]:

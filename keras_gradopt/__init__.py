@@ -14,7 +14,7 @@ from typing import Any
 
 from keras_gradopt import registry
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _FUNCTIONS = {
     "bind": "binding",

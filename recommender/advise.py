@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -14,11 +15,17 @@ from recommender.candidates import Candidate, hurdle, mentioned, propose
 from recommender.contest import Contest, requested
 from recommender.decision import Decision, by_prior, decide
 from recommender.description import Description, describe
-from recommender.diagnostics import Diagnostics, blocking, diagnose, inspect
-from recommender.errors import BudgetExhausted
+from recommender.diagnostics import (
+    Diagnostics,
+    blocking,
+    diagnose,
+    follow_up,
+    inspected,
+)
+from recommender.errors import BudgetExhausted, ProbeFailed, RequestError
 from recommender.forecast import forecast
 from recommender.knowledge import prior
-from recommender.population import Trunk, open_population
+from recommender.population import Opens, Trunk, open_population
 from recommender.probes import LEAST_STEPS_TO_RACE, ProbeResult, race, width
 from recommender.problem import Problem, build
 from recommender.progress import Progress, as_progress
@@ -49,6 +56,7 @@ def recommend(
     include: Sequence[str] = (),
     seed: int = 0,
     progress: bool | Callable[[str], None] | Progress = True,
+    journal: str | os.PathLike[str] | None = None,
 ) -> Advice:
     """Which optimizer, rate and schedule to train a model with, by short probe trainings.
 
@@ -95,12 +103,17 @@ def recommend(
             "thorough" 2.
         max_seconds: Wall-clock limit, above 0; None is no limit.
         objective: What to minimise; "val_loss", the best one within the training.
-        backend: The Keras backend to probe on; None is the running one.
+        backend: The Keras backend to probe on, in a process of its own unless it is the running
+            one; None is JAX where it is installed, since probes are fastest there. Where model or
+            loss do not give the same losses there, probes run here and the advice says so.
         include: Further optimizers by name to try; those that evaluate the loss again are not
             raced but tried beside the race, in tiers that have one.
         seed: Seed of splits, batch order and drawn data.
         progress: Whether to tell on standard error what happens, a function to tell, or a
             `recommender.progress.Progress`, which also hears every probe's losses.
+        journal: A folder that keeps what was trained. Asked again with the same folder and
+            otherwise the same arguments (`max_seconds` may differ), an interrupted request goes on
+            where it was and gives the same answer. None keeps nothing.
 
     Returns:
         The advice.
@@ -120,21 +133,30 @@ def recommend(
             steps_per_epoch,
         )
     )  # fmt: skip
-    return advised(request, as_progress(progress))
+    from recommender.engine import answered  # which runs the stages below, here or elsewhere
+
+    return answered(request, as_progress(progress), journal)
 
 
-def advised(request: Request, hears: Progress) -> Advice:
+def advised(
+    request: Request,
+    hears: Progress,
+    problem: Problem | None = None,
+    opens: Opens = open_population,
+) -> Advice:
     """The stages in their order, in this process and on its backend.
 
     Args:
         request: A request that passed `request.checked`.
         hears: Hears how the advice comes about.
+        problem: What was built of the request; None builds it.
+        opens: Opens the probe engine, as `open_population` does.
 
     Returns:
         The advice.
     """
-    hears.said("reading model and data")
-    problem = build(request)
+    if problem is None:
+        problem = read(request, hears)
     budget = Budget(request.tier, problem.full_steps, request.max_seconds)
     description = describe(problem)
     outlook = prior.shipped().about(description.to_dict())
@@ -147,20 +169,19 @@ def advised(request: Request, hears: Progress) -> Advice:
     results: list[ProbeResult] = []
     if request.tier == "instant":
         decision = by_prior(candidates, None)
-        findings = tuple(inspect(problem, description))
-        diagnostics = Diagnostics(float("nan"), findings, (), None)
-    elif problem.full_steps < LEAST_STEPS_TO_RACE and request.tier == "quick":
+        diagnostics = inspected(problem, description)
+    elif not races(request, problem):
         notes.append(
             f"A full training has {problem.full_steps} steps, and a tenth of less than "
             f"{LEAST_STEPS_TO_RACE} is too short for a race: this is the instant answer after a "
             "stability check. Tier 'standard' would race."
         )
         decision, diagnostics, results = _checked_only(
-            problem, description, candidates, budget, hears
+            problem, description, candidates, budget, hears, opens
         )
     else:
         decision, diagnostics, results, aside = _raced(
-            problem, description, candidates, asked, budget, hears
+            problem, description, candidates, asked, budget, hears, opens
         )
     if blocking(diagnostics.findings):
         notes.append("Mend what is listed under warnings first: it outweighs any optimizer.")
@@ -187,37 +208,57 @@ def advised(request: Request, hears: Progress) -> Advice:
     )
 
 
+def read(request: Request, hears: Progress) -> Problem:
+    """Model and data, ready to be probed."""
+    hears.said("reading model and data")
+    return build(request)
+
+
+def races(request: Request, problem: Problem) -> bool:
+    """Whether candidates are compared at all: some answers need no training, or too little."""
+    short = problem.full_steps < LEAST_STEPS_TO_RACE and request.tier == "quick"
+    return request.tier != "instant" and not short
+
+
 def _checked_only(
     problem: Problem,
     description: Description,
     candidates: Sequence[Candidate],
     budget: Budget,
     hears: Progress,
+    opens: Opens,
 ) -> tuple[Decision, Diagnostics, list[ProbeResult]]:
     """The instant answer, after some steps that show whether its rate is stable here."""
-    diagnostics = Diagnostics(float("nan"), tuple(inspect(problem, description)), (), None)
+    diagnostics = inspected(problem, description)
     # The default comes last: it is what is left when nobody else holds.
     order = sorted(candidates, key=lambda c: (c.role == "default", c.prior))
     settings = list(dict.fromkeys(c.setting for c in order))
     hears.planned(settings)
-    population = open_population(problem, settings, budget, hears)
+    population = opens(problem, settings, budget, hears)
     results = []
     reasons = []
     for setting in settings:
         trunk = population.trunk(setting)
         hears.said(f"watching {setting.label} for {STABILITY_STEPS} steps")
-        with contextlib.suppress(BudgetExhausted):  # fewer steps watched is an answer too
-            trunk.advance(min(STABILITY_STEPS, int(budget.remaining)), "stability")
-        hears.stopped(setting, "watched for stability only")
+        stopped, steady = "watched for stability only", True
+        try:
+            with contextlib.suppress(BudgetExhausted):  # fewer steps watched is an answer too
+                trunk.advance(min(STABILITY_STEPS, int(budget.remaining)), "stability")
+            steady = not trunk.losses or _steady(trunk)
+        except ProbeFailed as error:
+            stopped, steady = str(error), False
+        hears.stopped(setting, stopped)
         losses = tuple(trunk.losses)
-        results.append(
-            ProbeResult(setting, (), losses, trunk.diverged_at, "watched for stability only")
-        )
-        if not losses or _steady(trunk):
+        results.append(ProbeResult(setting, (), losses, trunk.diverged_at, stopped))
+        if steady:
             reasons.append(
                 f"{len(losses)} steps at {setting.learning_rate:g} were stable; the training is "
                 "too short to compare candidates."
             )
+            if not blocking(diagnostics.findings):
+                diagnostics = follow_up(
+                    diagnostics, description, population, (), setting, hears.said
+                )
             break
         reasons.append(f"{setting.label} was not stable for {len(losses)} steps.")
     held = [c for c in candidates if c.setting == setting]
@@ -231,17 +272,25 @@ def _raced(
     asked: Sequence[Candidate],
     budget: Budget,
     hears: Progress,
+    opens: Opens,
 ) -> tuple[Decision, Diagnostics, list[ProbeResult], list[Candidate]]:
     """The race, then trials of what cannot be raced: those last."""
     settings = list(dict.fromkeys(c.setting for c in candidates))
     hears.planned(settings)
-    population = open_population(problem, settings, budget, hears)
+    population = opens(problem, settings, budget, hears)
     hears.said("checking data, loss and rates")
     default = hurdle().setting
-    diagnostics = diagnose(problem, description, population, default)
+    try:
+        diagnostics = diagnose(problem, description, population, default, settings)
+    except ProbeFailed as error:
+        raise RequestError(
+            f"the model cannot be trained with {default.label}: a step {error}. See whether "
+            "model.fit runs with it on these data and this backend.",
+            code="untrainable_model",
+        ) from error
     for finding in diagnostics.findings:
         hears.said(f"{'first mend' if finding.blocking else 'note'}: {finding.text}")
-    contest = Contest(population, description, asked)
+    contest = Contest(population, description, diagnostics.findings, asked)
     results: list[ProbeResult] = []
     if first := blocking(diagnostics.findings):
         # Whatever a race showed would be about the fault, not about the optimizers.
@@ -254,7 +303,18 @@ def _raced(
         initial = diagnostics.initial_loss
         with budget.held(min(contest.reserve, budget.remaining)):
             results = race(population, priors, default, initial, budget, wanted)
-        decision = decide(candidates, results, initial, problem.full_steps)
+            decision = decide(candidates, results, initial, problem.full_steps)
+            before = len(diagnostics.findings)
+            diagnostics = follow_up(
+                diagnostics,
+                description,
+                population,
+                results,
+                decision.candidate.setting,
+                hears.said,
+            )
+        for finding in diagnostics.findings[before:]:
+            hears.said(f"note: {finding.text}")
     settled = contest.settle(decision, results)
     return settled.decision, diagnostics, [*results, *settled.results], [*settled.candidates]
 

@@ -104,6 +104,7 @@ def answer(
     alternatives: Sequence[Plain],
     cost: Plain,
     findings: Sequence[Plain],
+    changes: Sequence[Plain],
     request: Plain,
     versions: Mapping[str, str],
 ) -> Plain:
@@ -122,6 +123,9 @@ def answer(
         alternatives: Label, role and reason of what else was considered.
         cost: What was spent.
         findings: Code, text and `blocking` of each warning.
+        changes: What is proposed to change beside the optimizer: code of the finding, change,
+            reason, `measured_effect` (relative change of the validation loss, below 0 is better,
+            or "not tested"), its `standard_error`, `step`, `recommended`, and a verdict in words.
         request: Tier and seed.
         versions: What the answer depends on.
     """
@@ -143,11 +147,7 @@ def answer(
         "alternatives": list(alternatives),
         "cost": cost,
         "warnings": list(findings),
-        "architecture_advice": [
-            {"change": f["text"], "reason": f["code"], "measured_effect": "not tested"}
-            for f in findings
-            if f["code"] in ("features_badly_scaled", "targets_badly_scaled")
-        ],
+        "architecture_advice": list(changes),
         "request": request,
         "versions": dict(versions),
     }

@@ -43,6 +43,9 @@ def advise(
     include: Annotated[list[str] | None, typer.Option(help="Further optimizers to try.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
     report: Annotated[Path | None, typer.Option(help="Write a page with the evidence.")] = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="Folder to go on from after an interruption.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Measure which optimizer and schedule to train MODEL on DATA with."""
@@ -54,6 +57,7 @@ def advise(
     advice = recommend(
         loaded, arrays["x"], arrays["y"], validation, loss=loss, epochs=epochs,
         batch_size=batch_size, tier=tier, max_seconds=max_seconds, include=include or (), seed=seed,
+        journal=journal,
     )  # fmt: skip
     console = Console()
     if as_json:

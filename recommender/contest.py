@@ -14,6 +14,8 @@ from recommender.candidates import UNKNOWN, Candidate, Fit, apart, hurdle
 from recommender.decision import Decision, last_rung
 from recommender.description import Description
 from recommender.errors import RequestError
+from recommender.illnesses import Finding
+from recommender.illnesses.no_usable_gradient import NoUsableGradient
 from recommender.knowledge import contenders
 from recommender.models import has_own_step
 from recommender.population import Population
@@ -59,16 +61,26 @@ class Contest:
     Args:
         population: The probe engine, after the checks: its problem, account and validation blocks.
         description: The problem's description.
+        findings: What the checks found.
         asked: Candidates that the caller wants to be tried.
+
+    Attributes:
+        flat: Whether the gradient is of no use.
+        candidates: What will be tried, in this order.
     """
 
     def __init__(
-        self, population: Population, description: Description, asked: Sequence[Candidate]
+        self,
+        population: Population,
+        description: Description,
+        findings: Sequence[Finding] = (),
+        asked: Sequence[Candidate] = (),
     ) -> None:
         self._population = population
         self._budget = population.budget
         self._problem = population.problem
-        self.flat = has_no_gradient(population)
+        found_flat = any(f.code == NoUsableGradient.code for f in findings)
+        self.flat = found_flat or has_no_gradient(population)
         if self.flat:
             full = contenders.passes(description.to_dict())
             affordable = full * self._budget.remaining / self._budget.full_steps
@@ -96,8 +108,8 @@ class Contest:
 
         Args:
             decision: The race's.
-            results: The race's; none where it was not run, and then only methods that need no
-                gradient are tried.
+            results: The race's; none where it was not run, and then nothing is tried unless the
+                gradient is of no use.
         """
         pending = list(self.candidates) if results or self.flat else []
         pool = self.reserve if results else self._budget.remaining

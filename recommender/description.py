@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from recommender.columns import scale_spread
 from recommender.examples import leaves
 from recommender.models import every_layer
 from recommender.problem import Problem
@@ -32,7 +33,8 @@ class Description:
         classes: Classes seen in the targets; None outside classification.
         largest_class: Share of the most frequent class; None outside classification.
         zero_share: Share of inputs that are exactly 0.
-        scale_spread: Base-10 logarithm of the features' 90 % over their 10 % quantile of deviation.
+        scale_spread: Base-10 logarithm of the features' 90 % over their 10 % quantile of size, see
+            `recommender.columns`.
         full_steps: Steps of one full training.
         batch_size: Examples per step.
         tags: Words that the portfolio's priors react to.
@@ -74,12 +76,15 @@ def describe(problem: Problem) -> Description:
     x = leaves(problem.x, "x")[0][1]
     task, classes, largest = _targets(problem)
     zero_share, spread = _inputs(x)
+    samples, said = problem.training.rows, problem.summary
+    if said is not None:  # what was said of the data, not what the drawing made of it
+        samples, zero_share, spread, largest = said.samples, said.sparsity, 0.0, said.imbalance
     parameters = sum(math.prod(v.shape) for v in problem.model.trainable_variables)
     found = tags(
         kinds,
         depth,
         parameters=parameters,
-        samples=problem.training.rows,
+        samples=samples,
         zero_share=zero_share,
         largest_class=largest,
         scale_spread=spread,
@@ -88,7 +93,7 @@ def describe(problem: Problem) -> Description:
         parameters=parameters,
         layers=dict(sorted(kinds.items())),
         depth=depth,
-        samples=problem.training.rows,
+        samples=samples,
         input_shape=tuple(x.shape[1:]),
         task=task,
         classes=classes,
@@ -128,10 +133,4 @@ def _inputs(x: Any) -> tuple[float, float]:
     zero_share = float((some == 0).mean())
     if x.dtype.kind != "f" or some.ndim != 2:
         return (0.0 if x.dtype.kind != "f" else zero_share), 0.0
-    deviations = some.std(0)
-    alive = deviations[deviations > 0]
-    if not len(alive):
-        return zero_share, 0.0
-    # Quantiles: a nearly constant column or two are no reason to scale all others.
-    low, high = np.quantile(alive, [0.1, 0.9])
-    return zero_share, float(np.log10(high / low))
+    return zero_share, scale_spread(some)

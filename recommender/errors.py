@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# How frameworks say it, in small letters.
+OUT_OF_MEMORY = ("resource_exhausted", "out of memory", "can't allocate memory", "bad_alloc")
+LONGEST_REASON = 200
+
 
 class RecommenderError(Exception):
     """Base of every error that this package raises on purpose.
@@ -29,3 +33,31 @@ class BudgetExhausted(RecommenderError):
     """The next piece of work would overrun the agreed number of gradients or seconds."""
 
     code = "budget_exhausted"
+
+
+class ProbeFailed(RecommenderError):
+    """A candidate cannot be trained here: its program fails, or runs out of memory."""
+
+    code = "probe_failed"
+
+
+class EngineFailed(RecommenderError):
+    """Probes cannot run on the backend that was wanted; the message says why."""
+
+    code = "engine_parity_failed"
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a probe failed, in one line.
+
+    Args:
+        error: What the framework raised.
+    """
+    text = str(error)
+    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in OUT_OF_MEMORY):
+        return "ran out of memory"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # Keras says first where it was called from.
+    said = [line for line in lines if "Exception encountered when calling" not in line]
+    first = next(iter(said or lines), "")
+    return f"failed with {type(error).__name__}: {first[:LONGEST_REASON]}".rstrip(": ")

@@ -123,6 +123,7 @@ def instant(
         ],
         cost=Budget(TIER, steps).cost().to_dict(),
         findings=(),
+        changes=(),
         request={"tier": TIER, "seed": seed},
         versions=published()["versions"],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,10 @@ from jax import lax
 from numpy.typing import NDArray
 
 from recommender.budget import Budget
+from recommender.cache import compile_cache
+from recommender.copies import private_copy
 from recommender.examples import Examples, take
+from recommender.memory import Memory
 from recommender.models import every_layer
 from recommender.population import CHUNK, Population
 from recommender.problem import Problem
@@ -51,22 +55,28 @@ class JaxPopulation(Population):
         settings: Sequence[Setting],
         budget: Budget,
         progress: Progress | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        super().__init__(problem, settings, budget, progress)
+        super().__init__(problem, settings, budget, progress, memory)
         self._model = problem.compiled()
         self.weights, self._extras = _values(problem.model)
         self._take_data()
         self._evaluate: Any = None
         self._programs: dict[str, _Program] = {}
-        plain = []
+        together: dict[bool, list[Setting]] = {}
         for setting in self.settings:
-            if _weight_shaped(setting, self.weights):
-                plain.append(setting)
-            else:
-                self._programs[setting.rule] = _Program(self, [setting])
-        if plain:
-            common = _Program(self, plain)
-            self._programs.update({setting.rule: common for setting in plain})
+            # A rule that cannot even be made fails when it is asked for, and alone.
+            with contextlib.suppress(Exception):
+                if _weight_shaped(setting, self.weights):
+                    together.setdefault(_packs(setting), []).append(setting)
+        for group in together.values():
+            common = _Program(self, group)
+            self._programs.update({setting.rule: common for setting in group})
+
+    def _program(self, setting: Setting) -> _Program:
+        if setting.rule not in self._programs:
+            self._programs[setting.rule] = _Program(self, [setting])
+        return self._programs[setting.rule]
 
     def _restarted(self) -> None:
         self.weights, self._extras = _values(self.problem.model)
@@ -77,24 +87,51 @@ class JaxPopulation(Population):
     def _take_data(self) -> None:
         self.examples = _on_device(self.problem.training)
 
-    def start(self, setting: Setting) -> JaxState:
-        """The state before the first step."""
-        slots, shared = self._programs[setting.rule].fresh(setting)
+    def _start(self, setting: Setting) -> JaxState:
+        slots, shared = self._program(setting).fresh(setting)
         return JaxState(setting, self.weights, self._extras, slots, shared, 0)
 
-    def trained(self, state: JaxState) -> list[NDArray[Any]]:
-        """The weights in a state."""
+    def _trained(self, state: JaxState) -> list[NDArray[Any]]:
         return [np.asarray(w) for w in state.weights]
+
+    def _model_at(self, state: JaxState) -> keras.Model:
+        model = private_copy(self._model, self.problem.x)
+        for variables, values in (
+            (model.trainable_variables, state.weights),
+            (model.non_trainable_variables, state.extras),
+        ):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+        return model
+
+    def _pack(self, state: JaxState) -> list[NDArray[Any]]:
+        return [np.asarray(state.count), *map(np.asarray, jax.tree.leaves(_carry(state)))]
+
+    def _unpack(self, setting: Setting, arrays: Sequence[NDArray[Any]]) -> JaxState:
+        fresh = self._start(setting)
+        leaves, structure = jax.tree.flatten(_carry(fresh))
+        # A file does not know the small floats' names, only their bits.
+        kept = [jnp.asarray(a.view(leaf.dtype)) for a, leaf in zip(arrays[1:], leaves, strict=True)]
+        weights, extras, slots, shared = jax.tree.unflatten(structure, kept)
+        return JaxState(setting, weights, extras, slots, shared, int(arrays[0]))
 
     def _train(
         self, state: JaxState, rates: NDArray[np.float32], rows: NDArray[np.int32]
     ) -> tuple[JaxState, NDArray[np.float32]]:
-        return self._programs[state.setting.rule].run(state, rates, rows)
+        program = self._program(state.setting)
+        try:
+            return program.run(state, rates, rows)
+        except Exception:
+            if program.alone:
+                raise
+            # One of the rules may have spoilt the program of all: each gets one of its own.
+            self._programs = {r: p for r, p in self._programs.items() if p is not program}
+            return self._program(state.setting).run(state, rates, rows)
 
     def _validate(self, state: JaxState, block: Examples) -> float:
         arguments = (state.weights, state.extras, _on_device(block))
         if self._evaluate is None:
-            with self.budget.compiling():
+            with self.budget.compiling(), compile_cache():
                 self._evaluate = jax.jit(self._validation_loss).lower(*arguments).compile()
         return float(self._evaluate(*arguments))
 
@@ -122,6 +159,8 @@ class _Program:
     def __init__(self, population: JaxPopulation, settings: Sequence[Setting]) -> None:
         self._population = population
         self._rules = [setting.optimizer() for setting in settings]
+        # Many small tensors cost more time than their numbers, in compiling most of all.
+        self._packed = all(_packs(setting) for setting in settings)
         self._index = {setting.rule: i for i, setting in enumerate(settings)}
         self.restart()
         self._width = max(max(map(len, slots), default=0) for slots, _ in self._starts)
@@ -131,9 +170,14 @@ class _Program:
         self._looped = not has_convolution(population.problem.model)
         self._compiled: Any = None
 
+    @property
+    def alone(self) -> bool:
+        """Whether it is for one rule only."""
+        return len(self._rules) == 1
+
     def restart(self) -> None:
         """Take first slots from the population's present weights."""
-        weights = [jnp.asarray(w, jnp.float32) for w in self._population.weights]
+        weights = self._joined(self._population.weights)
         self._starts = [
             (rule.initial_slots(weights), rule.initial_shared(weights)) for rule in self._rules
         ]
@@ -145,8 +189,20 @@ class _Program:
             return [tuple(own) for own in slots], dict(shared)
         return [
             (*own, *(jnp.zeros(w.shape, jnp.float32) for _ in range(self._width - len(own))))
-            for w, own in zip(self._population.weights, slots, strict=True)
+            for w, own in zip(self._joined(self._population.weights), slots, strict=True)
         ], dict(shared)
+
+    def _joined(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors in float32, as one vector where all rules take coordinates one by one."""
+        floats = [jnp.asarray(t, jnp.float32) for t in tensors]
+        return [jnp.concatenate([t.ravel() for t in floats])] if self._packed else floats
+
+    def _cut(self, tensors: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
+        """The inverse of `_joined`, in the types of those alike."""
+        if self._packed:
+            ends = np.cumsum([w.size for w in like])[:-1]
+            tensors = jnp.split(tensors[0], ends)
+        return [t.reshape(w.shape).astype(w.dtype) for t, w in zip(tensors, like, strict=True)]
 
     def run(
         self, state: JaxState, rates: NDArray[np.float32], rows: NDArray[np.int32]
@@ -155,7 +211,7 @@ class _Program:
         which = self._index[state.setting.rule]
         hyper = np.zeros(self._hyper_width, np.float32)
         hyper[: len(self._hypers[which])] = list(self._hypers[which].values())
-        carry = (state.weights, state.extras, state.slots, state.shared)
+        carry = _carry(state)
         fixed = (np.int32(which), hyper, self._population.examples)
         if self._looped:
             carry, losses = self._chunk(carry, state.count, rates, rows, fixed)
@@ -196,7 +252,7 @@ class _Program:
 
     def _ready(self, function: Any, arguments: Any) -> Any:
         if self._compiled is None:
-            with self._population.budget.compiling():
+            with self._population.budget.compiling(), compile_cache():
                 self._compiled = jax.jit(function).lower(*arguments).compile()
         return self._compiled
 
@@ -225,16 +281,14 @@ class _Program:
         weights, extras, slots, shared = carry
         differentiate = jax.value_and_grad(self._population.training_loss, has_aux=True)
         (loss, extras), gradients = differentiate(weights, extras, take(examples, rows))
-        ws = [jnp.asarray(w, jnp.float32) for w in weights]
-        gs = [jnp.asarray(g, jnp.float32) for g in gradients]
+        ws, gs = self._joined(weights), self._joined(gradients)
         branches = [self._branch(i) for i in range(len(self._rules))]
         operands = (ws, gs, slots, shared, count + 1, rate, hyper)
         if len(branches) == 1:
             ws, slots, shared = branches[0](*operands)
         else:
             ws, slots, shared = lax.switch(which, branches, *operands)
-        weights = [w.astype(old.dtype) for w, old in zip(ws, weights, strict=True)]
-        return (weights, extras, slots, shared), loss
+        return (self._cut(ws, weights), extras, slots, shared), loss
 
     def _branch(self, position: int) -> Any:
         rule = self._rules[position]
@@ -261,6 +315,10 @@ def _on_device(examples: Examples) -> Examples:
     return found
 
 
+def _carry(state: JaxState) -> tuple[Any, ...]:
+    return state.weights, state.extras, state.slots, state.shared
+
+
 def _values(model: keras.Model) -> tuple[list[Tensor], list[Tensor]]:
     """Weights and other state; probes work on these values, the variables stay as they are."""
     return (
@@ -272,6 +330,12 @@ def _values(model: keras.Model) -> tuple[list[Tensor], list[Tensor]]:
 def has_convolution(model: keras.Model) -> bool:
     """Whether any layer of the model convolves."""
     return any("Conv" in type(layer).__name__ for layer in every_layer(model))
+
+
+def _packs(setting: Setting) -> bool:
+    """Whether a rule moves every coordinate alone, so that all weights can be one vector."""
+    rule = setting.optimizer()
+    return bool(rule.elementwise) and not rule.all_transforms()
 
 
 def _weight_shaped(setting: Setting, weights: Sequence[Tensor]) -> bool:

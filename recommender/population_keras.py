@@ -10,9 +10,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gradopt import backend
 from recommender.budget import Budget
 from recommender.errors import RequestError
 from recommender.examples import Examples, take
+from recommender.memory import Memory
 from recommender.population import Population
 from recommender.problem import Problem
 from recommender.progress import Progress
@@ -39,8 +41,9 @@ class KerasPopulation(Population):
         settings: Sequence[Setting],
         budget: Budget,
         progress: Progress | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        super().__init__(problem, settings, budget, progress)
+        super().__init__(problem, settings, budget, progress, memory)
         self._initial = _read(problem.model.variables)
         self._models: dict[str, keras.Model] = {}
         # Whose variables hold which state now; saves the copy while one probe runs on.
@@ -50,8 +53,7 @@ class KerasPopulation(Population):
         self._initial = _read(self.problem.model.variables)
         self._resident.clear()
 
-    def start(self, setting: Setting) -> KerasState:
-        """The state before the first step."""
+    def _start(self, setting: Setting) -> KerasState:
         model = self._model(setting)
         # Some slots start from the weights, and an earlier probe may have left its own in there.
         _write(model.variables, self._initial)
@@ -60,26 +62,48 @@ class KerasPopulation(Population):
         fresh.build(model.trainable_variables)
         return KerasState(setting, self._initial, _read(fresh.variables))
 
-    def trained(self, state: KerasState) -> list[NDArray[Any]]:
-        """The weights in a state."""
+    def _trained(self, state: KerasState) -> list[NDArray[Any]]:
         model = self._model(state.setting)
         trainable = {id(v) for v in model.trainable_variables}
         pairs = zip(model.variables, state.model, strict=True)
         return [value for variable, value in pairs if id(variable) in trainable]
 
+    def _model_at(self, state: KerasState) -> keras.Model:
+        return self._restored(state)
+
+    def _pack(self, state: KerasState) -> list[NDArray[Any]]:
+        return [*state.model, *state.optimizer]
+
+    def _unpack(self, setting: Setting, arrays: Sequence[NDArray[Any]]) -> KerasState:
+        fresh = self._start(setting)
+        # A file does not know the small floats' names, only their bits.
+        templates = [*fresh.model, *fresh.optimizer]
+        kept = tuple(a.view(t.dtype) for a, t in zip(arrays, templates, strict=True))
+        return KerasState(setting, kept[: len(fresh.model)], kept[len(fresh.model) :])
+
     def _train(
         self, state: KerasState, rates: NDArray[np.float32], rows: NDArray[np.int32]
     ) -> tuple[KerasState, NDArray[np.float32]]:
         model = self._restored(state)
+        # The draws of a step are the same whoever trains on, in whichever process.
+        at = [self.problem.seed, 31, int(model.optimizer.iterations)]
+        with backend.seeded(int(np.random.default_rng(at).integers(2**31))):
+            losses = self._steps(model, rates, rows)
+        new = KerasState(state.setting, _read(model.variables), _read(model.optimizer.variables))
+        self._resident[state.setting.rule] = new
+        return new, np.asarray(losses, np.float32)
+
+    def _steps(
+        self, model: keras.Model, rates: NDArray[np.float32], rows: NDArray[np.int32]
+    ) -> list[float]:
+        """Train on these rows; the loss before each step."""
         losses = []
         for rate, batch in zip(rates, rows, strict=True):
             model.optimizer.learning_rate = float(rate)
             model.reset_metrics()
             x, y, weight = take(self.problem.training, batch)
             losses.append(_loss_of(model.train_on_batch(x, y, weight, return_dict=True)))
-        new = KerasState(state.setting, _read(model.variables), _read(model.optimizer.variables))
-        self._resident[state.setting.rule] = new
-        return new, np.asarray(losses, np.float32)
+        return losses
 
     def _validate(self, state: KerasState, block: Examples) -> float:
         model = self._restored(state)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from recommender.budget import Budget
-from recommender.errors import BudgetExhausted
+from recommender.errors import BudgetExhausted, ProbeFailed
 from recommender.knowledge import grid
 from recommender.progress import Progress
 from recommender.settings import Setting
@@ -56,7 +56,7 @@ class ProbeResult:
         rungs: What it showed, in order.
         losses: Minibatch loss of its trunk before each step.
         diverged_at: Step at which its loss stopped being finite, or None.
-        stopped: Why it went no further.
+        stopped: Why it went no further; where it could not be trained, how it failed.
     """
 
     setting: Setting
@@ -88,6 +88,9 @@ class Raced(Protocol):
 
     def rung(self, setting: Setting, length: int, start: int) -> tuple[float, ...]:
         """Validation blocks after `length` steps, cooled down from step `start` on."""
+
+    def stop(self, setting: Setting) -> None:
+        """Let go of what only going on would need."""
 
     def trunk(self, setting: Setting) -> Any:
         """The run at constant rate, with its `losses` and `diverged_at`."""
@@ -153,45 +156,65 @@ def race(
     """  # fmt: skip
     stages = plan(budget.tier, budget.full_steps)
     rungs: dict[Setting, list[Rung]] = {s: [] for s in priors}
-    stopped: dict[Setting, str] = {}
-
-    def stop(settings: Iterable[Setting], reason: str | None = None) -> None:
-        for setting in settings:
-            stopped[setting] = reason or _left_behind(rungs[setting])
-            population.progress.stopped(setting, stopped[setting])
-
+    ends = _Ends(population, rungs)
     running = sorted(priors, key=lambda s: (s != hurdle, s not in wanted, priors[s]))
     for stage in stages:
         fitting = _affordable(population, running[: stage.room], stage, budget)
         if len(fitting) < 2:
             break
-        standing: dict[Setting, float] = {}
+        ends.stop(s for s in running if s not in fitting)
         try:
             for setting in fitting:
-                rungs[setting].append(_rung(population, setting, stage))
-            shown = {s: rungs[s][-1].loss for s in fitting}
-            standing = standings(priors, shown, initial, stage.share)
+                reason = _probed(population, setting, stage, rungs[setting])
+                if reason is not None:
+                    ends.stop([setting], reason)
         except BudgetExhausted as error:
             population.progress.said(str(error))
             break
-        stop(s for s in running if s not in fitting)
-        running = [s for s, value in standing.items() if math.isfinite(value)]
-        stop((s for s in fitting if s not in running), "diverged")
+        shown = {s: rungs[s][-1].loss for s in fitting if s not in ends.reasons}
+        running = _held(priors, shown, initial, stage)
+        ends.stop((s for s in shown if s not in running), "diverged")
         for setting in running[_next_room(stages, stage) :]:
             place = f"place {running.index(setting) + 1} of {len(fitting)} at step {stage.steps}"
-            stop([setting], place)
+            ends.stop([setting], place)
         running = running[: _next_room(stages, stage)]
-    stop(s for s in priors if s not in stopped)
+        for setting in fitting:
+            if setting not in running:
+                population.stop(setting)
+    ends.stop(s for s in priors if s not in ends.reasons)
     return [
         ProbeResult(
             setting,
             tuple(rungs[setting]),
             tuple(population.trunk(setting).losses),
             population.trunk(setting).diverged_at,
-            stopped[setting],
+            ends.reasons[setting],
         )
         for setting in priors
     ]
+
+
+class _Ends:
+    """Why settings went no further, told as it happens."""
+
+    def __init__(self, population: Raced, rungs: Mapping[Setting, Sequence[Rung]]) -> None:
+        self.reasons: dict[Setting, str] = {}
+        self._population = population
+        self._rungs = rungs
+
+    def stop(self, settings: Iterable[Setting], reason: str | None = None) -> None:
+        """Note a reason; without one, that the budget does not reach further."""
+        for setting in settings:
+            self.reasons[setting] = reason or _left_behind(self._rungs[setting])
+            self._population.progress.stopped(setting, self.reasons[setting])
+
+
+def _held(
+    priors: Mapping[Setting, float], shown: Mapping[Setting, float], initial: float, stage: Stage
+) -> list[Setting]:
+    """Those whose loss at a rung is finite, the most promising first."""
+    standing = standings(priors, shown, initial, stage.share) if shown else {}
+    return [s for s, value in standing.items() if math.isfinite(value)]
 
 
 def _next_room(stages: Sequence[Stage], stage: Stage) -> int | None:
@@ -207,12 +230,18 @@ def _left_behind(rungs: Sequence[Rung]) -> str:
     return f"went as far as the budget allows: step {rungs[-1].step}"
 
 
-def _rung(population: Raced, setting: Setting, stage: Stage) -> Rung:
-    found = Rung(stage.steps, population.rung(setting, stage.steps, stage.cooled_from))
+def _probed(population: Raced, setting: Setting, stage: Stage, rungs: list[Rung]) -> str | None:
+    """Add what a setting shows at a rung, or say why it could not be trained."""
+    try:
+        blocks = population.rung(setting, stage.steps, stage.cooled_from)
+    except ProbeFailed as error:
+        return str(error)
+    found = Rung(stage.steps, blocks)
+    rungs.append(found)
     shown = f"{found.loss:.4g}" if math.isfinite(found.loss) else "diverged"
     population.progress.judged(setting, found.step, found.loss)
     population.progress.said(f"step {found.step}: {setting.label} {shown}")
-    return found
+    return None
 
 
 def _affordable(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +18,7 @@ from recommender.examples import Examples
 from recommender.losses import Losses, check_labels, losses_for
 from recommender.models import has_own_step, model_from_description
 from recommender.request import BATCH_SIZE, Request, is_summary
+from recommender.seeding import seeded
 
 Source = Literal["real", "synthetic"]
 
@@ -47,6 +45,7 @@ class Problem:
         notes: Remarks for the answer, such as how validation data was found.
         weight, weight_val: Weights of the examples in the loss, as y is, or None.
         loss_weights: What `model.compile` takes, as the outputs are, or None.
+        summary: What the data was drawn from, or None.
     """
 
     model: keras.Model
@@ -65,6 +64,7 @@ class Problem:
     weight: Any = None
     weight_val: Any = None
     loss_weights: Any = None
+    summary: synthetic.DataSummary | None = None
 
     @property
     def training(self) -> Examples:
@@ -119,7 +119,7 @@ def build(request: Request) -> Problem:
     Raises:
         RequestError: When model and data do not fit together, or nothing can be trained.
     """
-    with _seeded(request.seed):
+    with seeded(request.seed):
         model, data, source = _materials(request)
         training, validation, notes = _parts(request, data, source)
         training, validation = (
@@ -161,8 +161,9 @@ def build(request: Request) -> Problem:
         weight=training.weight,
         weight_val=validation.weight,
         loss_weights=losses.loss_weights,
+        summary=synthetic.summary_of(request.x) if source == "synthetic" else None,
     )
-    with _seeded(request.seed):
+    with seeded(request.seed):
         problem.compiled()  # so that a loss that cannot be computed is refused here
     return problem
 
@@ -243,17 +244,3 @@ def _batch_size(request: Request, data: Loaded, rows: int) -> int:
             code="impossible_budget",
         )
     return batch_size
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw fresh weights and dropout seeds reproducibly, leaving the caller's generators alone.
-
-    Initialisers without a seed take theirs from Python's own generator when they are made.
-    """
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)

@@ -24,6 +24,9 @@ class Progress:
     def planned(self, settings: Sequence[Setting]) -> None:
         """What will be probed, in order of prior; called before the first step."""
 
+    def working(self, setting: Setting) -> None:
+        """A piece of work on this setting begins; not called for what a journal already holds."""
+
     def trained(
         self, setting: Setting, first: int, losses: NDArray[np.float32], rate: float
     ) -> None:

@@ -93,6 +93,7 @@ class Advice:
         """Everything as plain data, ready for JSON."""
         chosen = self.decision.candidate
         findings = self.diagnostics.findings if self.diagnostics else ()
+        outcomes = self.diagnostics.outcomes if self.diagnostics else ()
         return answer.answer(
             recommended=answer.recommended(
                 chosen.label,
@@ -114,6 +115,7 @@ class Advice:
             alternatives=[c.to_dict(c.label) for c in self.candidates if c != chosen],
             cost=self.cost.to_dict(),
             findings=[{"code": f.code, "text": f.text, "blocking": f.blocking} for f in findings],
+            changes=[outcome.to_dict() for outcome in outcomes],
             request={"tier": self.tier, "seed": self.seed},
             versions=self.versions,
         )

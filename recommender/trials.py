@@ -13,9 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from recommender.errors import BudgetExhausted
+from recommender.errors import BudgetExhausted, reason_of
 from recommender.examples import Examples, take
-from recommender.models import complaint
 from recommender.population import Population
 from recommender.problem import Problem
 from recommender.settings import Setting, optimizer_class
@@ -111,7 +110,7 @@ def _framework() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise _Failed(complaint(error)) from error
+        raise _Failed(f"it {reason_of(error)}") from error
 
 
 class _Run:
@@ -122,7 +121,7 @@ class _Run:
         self._problem = population.problem
         self._budget = population.budget
         self._progress = population.progress
-        self._blocks = population.validation_blocks
+        self._blocks = [population.validation_block(i) for i in range(population.blocks)]
         self._validation_price = population.validation_price
         self._setting = setting
         self._allowance = allowance
@@ -200,6 +199,7 @@ class _Run:
     def _step(self) -> None:
         booked = self._price(self._optimizer.dearest_step())
         self._budget.spend(PURPOSE, booked)
+        self._progress.working(self._setting)
         began = time.monotonic()
         compiling = contextlib.nullcontext() if self._steps else self._budget.compiling()
         with compiling, _framework():

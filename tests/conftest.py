@@ -14,6 +14,7 @@ os.environ.setdefault(
     "TF_ENABLE_ONEDNN_OPTS", "0"
 )  # oneDNN sums in another order at each thread count
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # tolerances are the CPU's; set it to test elsewhere
+os.environ.setdefault("GRADOPT_CACHE", "off")  # tests compile what they test
 
 import numpy as np
 import pytest

@@ -14,11 +14,10 @@ import pytest
 from benchmarks import advice, pages
 from benchmarks.parts import judge, rules
 from benchmarks.parts.rules import Answer, Fixed, OneEpoch, Oracle, RangeTest, Rule
-from recommender import forecast
 from recommender.knowledge import grid
 from recommender.knowledge.grid import Choice
 from recommender.knowledge.replay import Bench
-from recommender.knowledge.table import Record
+from recommender.knowledge.table import Record, truth
 from tests.recommender.records import FULL_STEPS, record
 
 pytestmark = pytest.mark.backend_free
@@ -173,15 +172,17 @@ def test_the_best_fixed_configuration_is_that_of_the_others() -> None:
     assert rule.answer(Bench(record(), 0), RNG).choice == BEST
 
 
-def test_the_present_rule_is_replayed_within_its_tier() -> None:
-    for tier in ("quick", "standard", "thorough"):
-        bench = Bench(record(full_steps=8000), 0, tier)
-        decision = forecast.replayed(bench)
-        assert 0 < bench.spent <= {"quick": 0.1, "standard": 0.5, "thorough": 2}[tier]
-        assert decision.basis in ("probe", "safe")
-    short = Bench(record(full_steps=1000), 0, "quick")
-    assert forecast.replayed(short).code == "too_few_steps"
-    assert short.spent == 0
+def test_the_recommender_knows_nothing_of_the_family_at_hand() -> None:
+    every = [r for r in truth().values() if r.grid is grid.FULL][:12]
+    rule = rules.Recommender("standard")
+    for family in sorted({r.family for r in every})[:2]:
+        rule.fit([r for r in every if r.family != family])
+        bench = Bench(next(r for r in every if r.family == family), 0, "standard")
+        found = rule.answer(bench, RNG)
+        assert 0 < bench.spent <= 0.5
+        assert bench.record.name not in rule._prior.tasks
+        assert 0 < found.p_beats_default < 1
+        assert found.interval[0] < found.interval[1]
 
 
 # ---------------------------------------------------------------------- the report

@@ -24,6 +24,7 @@ FRAMEWORKS = frozenset({"jax", "jaxlib", "tensorflow", "torch", "flax", "optax"}
 # Files outside keras_gradopt/backend/ that may import a framework, each with its reason.
 FRAMEWORK_EXCEPTIONS: dict[str, str] = {
     "recommender/population_jax.py": "candidates share one compiled step, a switch within a scan",
+    "recommender/population_tensorflow.py": "a chunk of steps is one graph with a loop in it",
 }
 
 # Modules that may touch what Keras keeps private.

@@ -207,10 +207,13 @@ def test_the_script_prints_a_table_and_keeps_the_figures_for_the_pages(tmp_path:
 
 @pytest.mark.slow
 def test_the_other_scripts_keep_their_figures(tmp_path: Path) -> None:
-    fit, memory = tmp_path / "fit.json", tmp_path / "memory.json"
+    fit, memory, probes = (tmp_path / f"{name}.json" for name in ("fit", "memory", "probes"))
     run("fit", "--models", "mlp", "--rounds", "2", "--json", str(fit))
     run("memory", "--rules", "adam", "--json", str(memory))
+    few = ("--candidates", "2", "--others", "1")
+    run("probes", "--models", "mlp", *few, "--json", str(probes))
     made = pages.pages(pages.read(tmp_path))
+    assert "| build + compile + fit |" in made["probes.md"]
     assert "| Adam | ours |" in made["fit.md"]
     assert "| Adam | ours | 1.00 |" in made["memory.md"]
 
@@ -301,6 +304,16 @@ def test_a_page_compares_what_optimizers_add_to_fit() -> None:
     text = page("fit", {**cell, "seconds": seconds})
     assert "| Adam | ours | 0.10 (0.10 to 0.10) | 0.20 | ≤ 0.35 | met |" in text
     assert "| Lion | ours | 0.00 (0.00 to 0.00) |  |  |  |" in text
+
+
+@free
+def test_a_page_compares_probes_with_loops() -> None:
+    cell = {"model": "mlp", "title": "MLP", "parameters": 100, "candidates": 4, "steps": 256}
+    seconds = {"ours": [2.0, 0.5, 0.5, 1.0], "build + compile + fit": [2.0, 9.0, 2.0]}
+    text = page("probes", {**cell, "seconds": seconds})
+    assert "| ours | 4.0 |  |  |  |  |" in text
+    # Four times the median of three.
+    assert "| build + compile + fit | 8.0 | 0.500 | 2.0 | ≤ 1 | met |" in text
 
 
 @free

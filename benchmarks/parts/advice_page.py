@@ -57,6 +57,19 @@ def sections(report: Report, table: MakeTable) -> Iterable[str]:
     yield "### Lengths, savings, odds"
     yield table(MORE, [_more(cell) for cell in report["cells"]])
     yield "![Stated chance against what happened](advice_calibration.png)"
+    if report.get("duels"):
+        yield "### One against the other"
+        yield DUELS
+        yield table(DUELS_HEADINGS, [_duel(row) for row in report["duels"]])
+    if report.get("hypotheses"):
+        yield "### What advice may rest on"
+        yield table(
+            ["idea", "figures", "holds"],
+            [
+                [row["idea"], row["figures"], "yes" if row["holds"] else "no"]
+                for row in report["hypotheses"]
+            ],
+        )
     yield "### What short trainings foretell"
     yield FIDELITY
     yield table(FIDELITY_HEADINGS, [_fidelity(row) for row in report["fidelity"]])
@@ -164,6 +177,33 @@ def _fidelity(row: dict[str, Any]) -> list[str]:
         f"{row['tasks']:.0f}",
         *(f"{value:.2f}" for value in figures),
         f"{row['recall']:.0%}",
+    ]
+
+
+DUELS = """\
+On how many tasks the recommender's best validation loss, mean over seeds, is below that of a rival
+who spent as much, or nothing. p is that of a two-sided sign test.
+"""
+DUELS_HEADINGS = [
+    "rule",
+    "rival",
+    "lower",
+    "higher",
+    "share lower",
+    "p",
+    "share lower, tasks with a gain",
+]
+
+
+def _duel(row: dict[str, Any]) -> list[str]:
+    return [
+        row["rule"],
+        row["rival"],
+        str(row["lower"]),
+        str(row["higher"]),
+        f"{row['share']:.0%}" if "share" in row else "",
+        f"{row['p']:.3f}" if "p" in row else "",
+        f"{row['gainful_share']:.0%}" if "gainful_share" in row else "",
     ]
 
 

@@ -57,6 +57,12 @@ GOALS = (
 CLIPPING = 2.0
 # What ours may add to a step of `fit` on torch, as a share of what the ordinary way adds.
 FIT = {"torch": 0.35}
+# What all candidates may cost by our engine, as a share of build + compile + fit for each.
+PROBES = {
+    "jax": {"mlp": 1 / 15, "gru": 1 / 8, "cnn": 1 / 3},
+    "tensorflow": {"mlp": 1 / 1.8, "gru": 1 / 1.8, "cnn": 1 / 1.8},
+    "torch": {"mlp": 1.0, "gru": 1.0, "cnn": 1.0},
+}
 # Bytes of state, in those of the slots.
 STATE = 1.0
 

@@ -200,6 +200,39 @@ def _exponential(values: Sequence[float]) -> list[float]:
     return [math.exp(v) for v in values]
 
 
+def duel(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> dict[str, Any]:
+    """On how many tasks one rule's mean loss is below another's.
+
+    Returns:
+        "tasks", "lower" and "higher" (counts; the rest are equal), "share" of the tasks that are
+        not equal where it is lower, and "p", of a two-sided sign test; the same with "gainful_" in
+        front for tasks with something to gain.
+    """
+    found: dict[str, Any] = {}
+    sides = [_by_task(outcomes) for outcomes in (ours, theirs)]
+    for prefix, keep in (("", lambda r: True), ("gainful_", worthwhile)):
+        names = [n for n, group in sides[0].items() if n in sides[1] and keep(group[0].record)]
+        gaps = [
+            float(np.mean([min(o.score.excess, CAP) for o in sides[0][n]])
+                  - np.mean([min(o.score.excess, CAP) for o in sides[1][n]]))
+            for n in names
+        ]  # fmt: skip
+        lower, higher = sum(g < 0 for g in gaps), sum(g > 0 for g in gaps)
+        found[f"{prefix}tasks"] = len(names)
+        found[f"{prefix}lower"], found[f"{prefix}higher"] = lower, higher
+        if lower + higher:
+            found[f"{prefix}share"] = lower / (lower + higher)
+            found[f"{prefix}p"] = float(stats.binomtest(lower, lower + higher).pvalue)
+    return found
+
+
+def _by_task(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    found: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        found.setdefault(outcome.record.name, []).append(outcome)
+    return found
+
+
 def profile(
     outcomes: Sequence[Outcome], ratios: Sequence[float], *, stretched: bool = False
 ) -> Array:

@@ -60,6 +60,24 @@ def draw_anew(seeds: Sequence[Any]) -> None:
         seed.assign(seed + ops.cast(ops.convert_to_tensor([0, 1]), seed.dtype))
 
 
+def seeded(seed: int) -> contextlib.AbstractContextManager:
+    """Random numbers inside follow from the seed; the caller's generators stay as they were.
+
+    Here every layer counts its draws in a variable, which says it all.
+    """
+    del seed
+    return contextlib.nullcontext()
+
+
+def compile_cache(folder: str, most_bytes: int) -> contextlib.AbstractContextManager:
+    """Programs compiled inside are kept in the folder, and found there by later processes.
+
+    Here none are: only JAX offers it.
+    """
+    del folder, most_bytes
+    return contextlib.nullcontext()
+
+
 def check_host_step(name: str, model: Any) -> None:
     """Refuses a step that the host is part of where it cannot be; here it can."""
     del name, model

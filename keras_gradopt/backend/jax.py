@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ import jax
 import jax.extend.core
 import keras
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from keras import ops
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.trainers.data_adapters import data_adapter_utils
@@ -268,6 +270,39 @@ def on_host(f: Callable, like: Sequence[Tensor], inputs: Sequence[Tensor]) -> li
 
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in like]
     return list(jax.pure_callback(called, shapes, *inputs, vmap_method="sequential"))
+
+
+@contextlib.contextmanager
+def compile_cache(folder: str, most_bytes: int) -> Iterator[None]:
+    """`common.compile_cache`; a cache that the process has already stays in its place.
+
+    Args:
+        folder: Made where it is missing.
+        most_bytes: The programs that were not used for longest go first; takes filelock.
+    """
+    config = {
+        "jax_compilation_cache_dir": folder,
+        "jax_compilation_cache_max_size": most_bytes,
+        # Programs of probes are small, and any of them saves more than its reading takes.
+        "jax_persistent_cache_min_compile_time_secs": 0.05,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in config}
+    if before["jax_compilation_cache_dir"] or importlib.util.find_spec("filelock") is None:
+        yield
+        return
+    try:
+        _set(config)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(config: dict[str, Any]) -> None:
+    for name, value in config.items():
+        jax.config.update(name, value)
+    # JAX opens the folder once; it has to look again.
+    compilation_cache.reset_cache()
 
 
 def frozen(variables: Sequence[Any]) -> list:

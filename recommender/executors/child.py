@@ -203,6 +203,7 @@ def probe(spec: Plain, pipe: Pipe) -> None:
             objective=spec["objective"],
             include=spec["include"],
             seed=spec["seed"],
+            backend=os.environ["KERAS_BACKEND"],  # a jailed process starts no other
             progress=Told(pipe),
         )
     except RequestError as error:

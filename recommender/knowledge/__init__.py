@@ -27,6 +27,12 @@ def published() -> dict[str, Any]:
     return _read("published.json")
 
 
+@functools.cache
+def remedies() -> dict[str, list[dict[str, Any]]]:
+    """Optimizers that are tried against an illness, by its code."""
+    return _read("remedies.json")
+
+
 def _read(name: str) -> dict[str, Any]:
     text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,7 +46,7 @@ def numbers(description: Mapping[str, Any]) -> NDArray[np.float32]:
             *(description["task"] == task for task in TASKS),
             description["zero_share"],
             description["scale_spread"] or 0.0,
-            description["largest_class"] or 0.0,
+            description["largest_class"] or 1 / (description["classes"] or math.inf),
             *(tag in tags for tag in TAGS),
             any("Norm" in layer for layer in description["layers"]),
         ],

@@ -136,6 +136,9 @@ class RecordedPopulation:
         blocks = self._bench.branch(setting, self._shares[length, start])
         return tuple(float(b) for b in blocks)
 
+    def stop(self, setting: Setting) -> None:
+        """Nothing is held."""
+
     def trunk(self, setting: Setting) -> RecordedTrunk:
         """Nothing of the run at constant rate but what `rung` shows."""
         return RecordedTrunk()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 from recommender.budget import Budget
-from recommender.candidates import default_setting
+from recommender.candidates import hurdle
+from recommender.costs import cost_of
 from recommender.description import describe
-from recommender.diagnostics import diagnose, inspect
+from recommender.diagnostics import diagnose, follow_up, inspect, inspected, suggestions
+from recommender.mending import Effect, Outcome
 from recommender.population import open_population
 from tests.recommender.problems import data, problem
 
@@ -31,8 +34,8 @@ def codes(**changes: Any) -> list[str]:
 
 def diagnosed(**changes: Any) -> Any:
     asked = problem(**changes)
-    population = open_population(asked, [default_setting()], Budget("standard", asked.full_steps))
-    return diagnose(asked, describe(asked), population, default_setting())
+    population = open_population(asked, [hurdle().setting], Budget("standard", asked.full_steps))
+    return diagnose(asked, describe(asked), population, hurdle().setting)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ def test_weights_that_never_move_are_named() -> None:
     joined = keras.layers.Concatenate()([inputs, dead])
     model = keras.Model(inputs, keras.layers.Dense(1)(joined))
     findings = diagnosed(model=model).findings
-    assert [f.code for f in findings] == ["weights_without_gradient"]
+    assert [f.code for f in findings] == ["weights_without_gradient", "dead_units"]
     assert "dead" in findings[0].text
 
 
@@ -108,3 +111,73 @@ def test_outputs_are_judged_by_what_they_are_not_by_the_last_layer() -> None:
     model = keras.Model(inputs, outputs)
     loss = keras.losses.SparseCategoricalCrossentropy()
     assert codes(model=model, y=labels(), loss=loss) == []
+
+
+def checked_and_followed(tier: str, asked: Any) -> tuple[Any, Budget]:
+    budget = Budget(tier, asked.full_steps)
+    population = open_population(asked, [hurdle().setting], budget)
+    description = describe(asked)
+    found = diagnose(asked, description, population, hurdle().setting)
+    return follow_up(found, description, population, (), hurdle().setting), budget
+
+
+def test_changes_carry_what_they_did_to_the_loss() -> None:
+    x, y = data()
+    sick = problem(x=x * np.array([1, 1e3, 1e3, 1], "float32"), y=y)
+    found, budget = checked_and_followed("standard", sick)
+    (outcome,) = [o for o in found.outcomes if o.mend.code == "features_badly_scaled"]
+    plain = outcome.to_dict()
+    assert plain["recommended"]
+    assert plain["measured_effect"] == pytest.approx(outcome.effect.relative, abs=1e-4)
+    assert outcome.effect.relative < -2 * outcome.effect.error
+    assert f"{-outcome.effect.relative:.0%} lower" in plain["verdict"]
+    assert budget.by_purpose["mending"] <= 4 * (outcome.effect.step + 10)
+
+
+def test_what_was_worse_is_advised_against() -> None:
+    x, y = data()
+    sick = problem(x=x * np.array([1, 1e3, 1e3, 1], "float32"), y=y)
+    mend = inspected(sick, describe(sick)).outcomes[0].mend
+    worse = Outcome(mend, Effect(0.1, 0.01, 40, hurdle().setting))
+    assert not worse.recommended
+    assert worse.to_dict()["change"].startswith("Do not: ")
+    assert "10% higher" in worse.verdict
+    unsure = Outcome(mend, Effect(-0.1, 0.2, 40, hurdle().setting))
+    assert not unsure.recommended
+    assert "no effect seen" in unsure.verdict
+    broken = Outcome(mend, Effect(float("inf"), 0.0, 40, hurdle().setting))
+    assert broken.to_dict()["measured_effect"] is None
+    assert not broken.recommended
+    assert Outcome(mend, untried="the budget has no room").to_dict()["recommended"]
+    doubtful = dataclasses.replace(mend, expected=0.0)
+    assert not Outcome(doubtful, untried="the budget has no room").recommended
+    assert Outcome(doubtful, Effect(-0.1, 0.01, 40, hurdle().setting)).recommended
+
+
+@pytest.mark.parametrize(("tier", "share"), [("quick", 0.02), ("standard", 0.06)])
+def test_checks_stay_within_their_share(tier: str, share: float) -> None:
+    asked = problem()
+    budget = Budget(tier, asked.full_steps)
+    population = open_population(asked, [hurdle().setting], budget)
+    found = diagnose(asked, describe(asked), population, hurdle().setting)
+    # The first validation and the default's first steps are made for the race anyway.
+    free = population.validation_price + population.trunk(hurdle().setting).step
+    assert budget.spent <= share * asked.full_steps + free
+    if tier == "quick":
+        assert "diverges_easily" in found.skipped
+
+
+def test_suggestions_are_known_before_anything_is_trained() -> None:
+    sparse = problem(x=(data()[0] > 1.5).astype("float32"))
+    found = suggestions(sparse, describe(sparse), hurdle().setting)
+    assert found
+    assert hurdle().setting not in found
+    assert suggestions(problem(), describe(problem()), hurdle().setting) == []
+
+
+def test_the_price_of_a_choice_comes_from_the_catalogue() -> None:
+    # Adam keeps two moments of four bytes each; SAM computes a second gradient.
+    assert cost_of("adam", 1000) == {"gradient_evaluations_per_step": 1.0, "state_bytes": 8000}
+    assert cost_of("sam", 1000)["gradient_evaluations_per_step"] == 2
+    with pytest.raises(LookupError, match="catalogue"):
+        cost_of("no_such_rule", 1)

@@ -49,6 +49,7 @@ def test_the_answer_of_a_child_is_the_answer_here(backend: str, tmp_path: Path) 
         {"shape": [4], "task": "regression", "samples": 2000},
         epochs=50,
         progress=False,
+        backend=backend,
     ).to_dict()
     for part in ("recommended", "decision", "alternatives", "versions"):
         assert outcome.result[part] == here[part]

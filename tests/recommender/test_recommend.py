@@ -19,7 +19,9 @@ from recommender.progress import Progress
 from recommender.settings import Setting
 from tests.recommender.problems import data, model
 
-LENGTH = {"epochs": 250, "batch_size": 32, "loss": "mse", "progress": False}
+# Other processes have tests of their own (test_engine.py).
+RUNNING = keras.config.backend()
+LENGTH = {"epochs": 250, "batch_size": 32, "loss": "mse", "progress": False, "backend": RUNNING}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def test_it_was_measured_within_its_budget(advice: Advice) -> None:
     assert 0 < cost["fraction_of_full"] <= 0.10
     assert cost["gradient_evaluations"] == pytest.approx(sum(cost["by_purpose"].values()), abs=0.05)
     assert any(r.rungs for r in advice.results)
-    assert {c.role for c in advice.candidates} >= {"default", "safe", "portfolio"}
+    assert {c.role for c in advice.candidates} == {"default", "portfolio"}
 
 
 def test_the_same_request_gives_the_same_answer(advice: Advice) -> None:
@@ -129,7 +131,7 @@ def test_instant_costs_nothing() -> None:
 
 def test_a_wall_clock_limit_ends_in_an_answer() -> None:
     found = recommend(model(), *data(), **LENGTH, max_seconds=0.05)
-    assert found.decision.candidate.role in ("safe", "portfolio")
+    assert found.decision.candidate.role in ("default", "portfolio")
     assert found.code
 
 
@@ -269,13 +271,13 @@ def test_a_fault_that_outweighs_any_optimizer_stops_the_race() -> None:
 
 
 def test_a_race_that_finds_no_room_falls_back_on_the_choice_that_needs_none() -> None:
-    # 2 000 steps leave 200 gradients: the checks take most of them.
+    # 2 000 steps leave 200 gradients: two validations of 1 024 rows cost 43 each.
     x, y = data()
     advice = recommend(
-        model(), x, y, validation_data=data(4000, seed=1), epochs=154, progress=False
+        model(), x, y, validation_data=data(4000, seed=1), epochs=40, batch_size=8, progress=False
     )
-    assert advice.full_steps == 2002
+    assert advice.full_steps == 2000
     assert advice.decision.code == "budget_exhausted"
     assert advice.decision.basis == "prior"
-    assert advice.decision.candidate.setting.learning_rate == pytest.approx(3e-3)
+    assert advice.decision.candidate == min(advice.candidates, key=lambda c: c.prior)
     assert advice.evidence == "prior"

@@ -55,7 +55,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "epochs": ({"epochs": 0}, "impossible_budget", "epochs must be a whole number"),
     "batch": ({"batch_size": 1000}, "impossible_budget", "only 64 training examples"),
     "objective": ({"objective": "accuracy"}, "unknown_objective", "val_loss"),
-    "backend": ({"backend": "numpy"}, "backend_mismatch", "KERAS_BACKEND=numpy"),
+    "backend": ({"backend": "numpy"}, "unknown_backend", "jax, tensorflow, torch"),
     "include": ({"include": ["adamm"]}, "unknown_optimizer", "Did you mean Adam"),
     "bind": ({"include": ["svrg"]}, "needs_bind", r"keras_gradopt\.bind"),
     "wrapper": ({"include": ["lookahead"]}, "unsupported_optimizer", "wraps another"),

@@ -210,7 +210,7 @@ def cnn() -> tuple[keras.Model, np.ndarray, np.ndarray]:
 def test_nothing_is_tried_on_a_convolutional_network(tier: str) -> None:
     net, x, y = cnn()
     what = build(checked(Request(net, x, y, epochs=2000, batch_size=32)))
-    contest = Contest(opened(what, tier), describe(what), ())
+    contest = Contest(opened(what, tier), describe(what))
     assert contest.candidates == []
     assert contest.reserve == 0
 

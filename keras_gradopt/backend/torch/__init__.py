@@ -344,6 +344,14 @@ def draw_anew(seeds: Sequence[Any]) -> None:
         torch.rand((), device="cuda")
 
 
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """`common.seeded`: layers without a seed draw from the global generators here."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
 def frozen(variables: Sequence[Any]) -> list:
     """Copies of the variables' present values, which later assignments leave alone."""
     return [v.value.detach().clone() for v in variables]
