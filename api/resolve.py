@@ -237,7 +237,7 @@ def check_optimizer(name: str) -> None:
     """Refuse a name that no probe can try.
 
     Raises:
-        ApiError: It is unknown, or needs more than gradients.
+        ApiError: It is unknown, or cannot be tried by name.
     """
     known = {_plain(one["name"]): one for one in published()["optimizers"]}
     entry = known.get(_plain(name))
@@ -247,10 +247,11 @@ def check_optimizer(name: str) -> None:
         detail = f"There is no optimizer {name!r}.{guess} See /v1/catalog/optimizers."
         raise error_at("/include", "unknown_optimizer", detail)
     arguments = {argument["name"] for argument in entry["hyperparameters"]}
-    if entry["needs"] != "gradient" or "learning_rate" not in arguments:
+    is_wrapper = entry["needs"] == "gradient" and "learning_rate" not in arguments
+    if entry["needs"] == "dataset" or is_wrapper:
         detail = (
-            f"{entry['class_name']} needs more than gradients or wraps another optimizer; probes "
-            "cannot try it by name. Leave it out."
+            f"{entry['class_name']} needs passes over all data or wraps another optimizer; it "
+            "cannot be tried by name. Leave it out."
         )
         raise error_at("/include", "unknown_optimizer", detail)
 

@@ -229,6 +229,10 @@ class Recommended(Given):
     schedule: dict[str, Any]
     total_steps: int
     code: str = Field(description="Python that makes it, as it stands on every backend.")
+    fit: dict[str, int] | None = Field(
+        default=None,
+        description="`batch_size` and `epochs` for `model.fit` where not those that were asked.",
+    )
 
 
 class Decision(Given):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import gradient_free, mending, second_order
-from benchmarks.parts import advice_page, goals, results
+from benchmarks.parts import advice_page, closures_page, goals, results
 from benchmarks.parts.results import FLOOR
 from benchmarks.parts.sets import SETS, in_words
 
@@ -241,6 +241,7 @@ def pages(reports: Sequence[Report]) -> dict[str, str]:
         "gradient_free": (GRADIENT_FREE, gradient_free_sections),
         "advice": (advice_page.HEAD, advice_sections),
         "mending": (MENDING, mending_sections),
+        "closures": (closures_page.HEAD, closures_sections),
     }
     found = {}
     for script, (head, sections) in makers.items():
@@ -465,6 +466,12 @@ def mending_sections(report: Report) -> Iterable[str]:
     yield table(mending.EFFECT_HEADINGS, mending.effects(report["cells"]))
     yield "### How often triggers speak"
     yield table(mending.TRIGGER_HEADINGS, mending.triggers(report["cells"]))
+
+
+def closures_sections(report: Report) -> Iterable[str]:
+    """Trials task by task, and the contests."""
+    for block in closures_page.sections(report, table):
+        yield block if block.startswith(("|", "#")) else one_line_per_sentence(block)
 
 
 def judged(ratio: float, bound: float | None) -> list[str]:

@@ -137,18 +137,11 @@ class Contest:
         return trial
 
     def _wins(self, trial: Trial, rivals: Mapping[str, tuple[float, ...]]) -> bool:
-        """Whether it is lower than every rival, beyond the noise of the comparison.
-
-        With one layer of weights the loss is convex in nearly all cases, and noise in the
-        validation blocks does not change where the trial ends: the mean is enough.
-        """
         best = trial.best
         if best is None or (trial.overfits and not self.flat):
             return False
         others = [*rivals.values()] or [trial.points[0].blocks]
-        differences = [paired_difference(best.blocks, other) for other in others]
-        surely = self._depth == 1 and not self.flat
-        return all(d.gap > 0 and (d.clear or surely) for d in differences)
+        return lowest(best.blocks, others, convex=self._depth == 1 and not self.flat)
 
     def _fit(self, trial: Trial) -> Fit:
         """How to train with it: as far as the trial was good, or for one full training's cost."""
@@ -184,6 +177,19 @@ class Contest:
         if best.loss > 0 and default > 0 and math.isfinite(default):
             gap = math.log(best.loss / default)
         return Decision(candidate, "probe", None, tuple(reasons), gap, decision.share)
+
+
+def lowest(blocks: Sequence[float], others: Sequence[Sequence[float]], *, convex: bool) -> bool:
+    """Whether validation blocks are lower than all others, beyond the noise of the comparison.
+
+    Args:
+        blocks: Of the trial at its best.
+        others: Of the race's answer, its leader and the default where the race ended.
+        convex: Whether the model has one layer of weights, where the loss is convex in nearly all
+            cases: then noise does not change where the trial ends, and the mean is enough.
+    """
+    differences = [paired_difference(blocks, other) for other in others]
+    return all(d.gap > 0 and (d.clear or convex) for d in differences)
 
 
 def has_no_gradient(population: Population) -> bool:

@@ -399,3 +399,42 @@ def test_trainings_side_by_side_are_gradient_descent() -> None:
         rest = np.einsum("kij,kj->ki", matrix, w) - target
         np.testing.assert_allclose(losses[step], (rest**2).sum(axis=1), rtol=1e-4)
         w -= 0.02 * 2 * np.einsum("kij,ki->kj", matrix, rest)
+
+
+# --- trials beside the race ---
+
+
+def closures_cell(**changes: Any) -> dict[str, Any]:
+    """A trial as `benchmarks.closures` keeps it."""
+    return {
+        "task": "made_up", "method": "LBFGS", "seed": 0, "excess": -0.1, "time_ratio": 0.25,
+        "oracle_cost": None, "seconds": 2.0, "stopped": "done", "converged": True,
+    } | changes  # fmt: skip
+
+
+@free
+def test_a_page_shows_trials_and_what_their_contest_changes() -> None:
+    contest = {
+        "task": "made_up", "seed": 0, "tier": "standard", "test": False, "advised": True,
+        "converged": True, "trial_excess": -0.2, "race_excess": 0.02, "trial_time_ratio": 0.25,
+        "race_time_ratio": None,
+    }  # fmt: skip
+    report = {
+        "script": "closures", "backend": "jax", "left_out": ["another"],
+        "machine": {"processor": "some", "cores": "2", "memory": "8 GiB", "system": "Linux",
+                    "keras": "3.15.1", "date": "2026-11-26"},
+        "tasks": {"made_up": {"parameters": 11, "passes": 300.0, "test": False,
+                              "target": 0.5, "oracle": 0.4, "oracle_excess": -0.2}},
+        "cells": [closures_cell(), closures_cell(seed=1, excess=0.3, time_ratio=0.5,
+                                                 stopped="its validation loss falls no more")],
+        "contests": [contest, contest | {"advised": False}],
+    }  # fmt: skip
+    (text,) = pages.pages([report]).values()
+    assert "| made_up | 11 | 300 | LBFGS | +0.100 | 0.50 | never | -0.200 | 2 |" in text
+    assert "Of 1 trials that were stopped" in text
+    assert "1 had ended above" in text
+    assert "advised in 1 of 2 contests, on 1 tasks: excess -0.200" in text
+    # Never counts as 4, and 2 % above the default is harm.
+    assert "time ratio 0.25, where it came to 4.00" in text
+    assert "More than 1 % above the default were 0, of the race's answers 1." in text
+    assert "Not measured, though small enough: another." in text
