@@ -55,6 +55,7 @@ bench: .venv/ready  ## Measure and write docs/benchmarks/ (SCRIPTS="step fit mem
 	for script in $(or $(SCRIPTS),step fit memory probes service); do \
 	  if [ $$script = service ]; then backend=jax; run service; continue; fi; \
 	  if [ $$script = advice ]; then backend=jax; run advice --json $$results/advice.json; continue; fi; \
+	  if [ $$script = closures ]; then backend=jax; run closures --json $$results/closures.json; continue; fi; \
 	  if [ $$script = mending ]; then backend=jax; run mending --json $$results/mending.json; continue; fi; \
 	  for backend in $(or $(BACKENDS),jax tensorflow torch); do \
 	    compiled=; [ $$script-$$backend != step-torch ] || compiled=--compiled; \

@@ -47,6 +47,12 @@ class EngineFailed(RecommenderError):
     code = "engine_parity_failed"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a framework says that its memory did not suffice."""
+    found = any(sign in str(error).lower() for sign in OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or found
+
+
 def reason_of(error: BaseException) -> str:
     """Why a probe failed, in one line.
 
@@ -54,7 +60,7 @@ def reason_of(error: BaseException) -> str:
         error: What the framework raised.
     """
     text = str(error)
-    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return "ran out of memory"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     # Keras says first where it was called from.

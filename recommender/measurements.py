@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from recommender.budget import FORWARD, GRADIENT, Budget
 from recommender.compiled import compile_with
 from recommender.copies import private_copy
-from recommender.errors import BudgetExhausted
+from recommender.errors import BudgetExhausted, ProbeFailed, is_out_of_memory
 from recommender.examples import take
 from recommender.models import forward
 from recommender.population import Population
@@ -170,8 +170,11 @@ class Measurements:
         """
         try:
             self.first_steps  # noqa: B018
-        except (RuntimeError, ValueError) as error:
-            return str(error).strip().partition("\n")[0]
+        except ProbeFailed as error:
+            cause = error.__cause__
+            if not isinstance(cause, (RuntimeError, ValueError)) or is_out_of_memory(cause):
+                raise
+            return str(cause).strip().partition("\n")[0]
         return None
 
     @functools.cached_property

@@ -239,6 +239,8 @@ def test_a_loss_without_gradient_is_seen_and_one_with_is_not() -> None:
         assert Contest(population, facts, found).flat is expected
 
 
+# Where gradients may be missing Keras says so, and leaves those weights out of the step.
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
 def test_a_hidden_threshold_leaves_most_weights_without_gradient() -> None:
     layers = [keras.Input((FEATURES,)), keras.layers.Dense(8), Step(), keras.layers.Dense(1)]
     population = opened(problem(keras.Sequential(layers), *least_squares(), "mse", epochs=100))
