@@ -26,12 +26,14 @@ from api.routes import TheJobs, TheLibrary, TheSettings
 from api.routes.recommendations import found, start
 from api.schemas import LossName, RecommendationRequest
 from api.settings import Backend, Settings
+from recommender import words
 from recommender.budget import SHARE
 from recommender.knowledge import published
 
 router = APIRouter(include_in_schema=False)
 templates = Jinja2Templates(Path(__file__).parent / "web" / "templates")
 templates.env.policies["json.dumps_kwargs"] = {"sort_keys": False}  # as written, model before data
+templates.env.globals["said"] = words
 
 Plain = dict[str, Any]
 RECENT = 8

@@ -261,6 +261,9 @@ class Evidence(Given):
     probes: list[dict[str, Any]]
     diagnostics: dict[str, Any] | None
     description: dict[str, Any]
+    nearest_tasks: list[dict[str, Any]] = Field(
+        default=[], description="Recorded tasks that are most like this one."
+    )
     notes: list[str]
 
 

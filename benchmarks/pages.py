@@ -169,6 +169,8 @@ weights, same batches, judged by the task's own loss on the same validation bloc
 A change helps or harms where the loss differs by more than 1 %, and by twice the standard error
 over the blocks or in the same direction on all of them.
 Larger batches see as many examples in fewer steps: there no effect is the gain.
+The rows were measured over several runs while thresholds were still being set, tasks measured anew
+where a change concerned them; no optimizer was tested on tasks where its illness does not speak.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
@@ -195,7 +196,8 @@ def advised(
         candidates=(*candidates, *aside),
         results=tuple(results),
         description=description,
-        diagnostics=diagnostics,
+        # Without the measurements themselves: they hold the engine and its data.
+        diagnostics=dataclasses.replace(diagnostics, measured=None),
         expected=forecast(outlook, decision, request.tier, synthetic=evidence == "synthetic"),
         nearest=tuple(outlook.nearest()),
         cost=budget.cost(),

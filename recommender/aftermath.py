@@ -69,8 +69,12 @@ class Aftermath:
 
     @functools.cached_property
     def leader(self) -> ProbeResult | None:
-        """Who went furthest, the lowest loss first; None where nobody was validated."""
-        finite = [r for r in self.results if r.rungs and math.isfinite(r.rungs[-1].loss)]
+        """Who went furthest, the lowest loss first, of those whose weights were not let go."""
+        finite = [
+            r
+            for r in self.results
+            if r.rungs and math.isfinite(r.rungs[-1].loss) and self.population.holds(r.setting)
+        ]
         return min(finite, key=lambda r: (-r.rungs[-1].step, r.rungs[-1].loss), default=None)
 
     @functools.cached_property

@@ -63,15 +63,7 @@ def advise(
     if as_json:
         console.print_json(json.dumps(advice.to_dict()))
     else:
-        console.print(advice.code.strip(), style="green", markup=False, highlight=False)
-        for reason in advice.decision.reasons:
-            console.print(f"- {reason}")
-        expected, cost = advice.expected, advice.cost
-        console.print(
-            f"Odds of beating Keras' default: {expected.p_beats_default:.0%} (from "
-            f"{expected.tasks} recorded tasks). Cost: {cost.fraction_of_full:.1%} of one training, "
-            f"{cost.seconds:.0f} s."
-        )
+        advice.show(console)
     if report is not None:
         advice.save_report(report)
         console.print(f"Evidence: {report}")

@@ -93,8 +93,9 @@ class Journal(Memory):
 
     def finish(self) -> None:
         """Forget all states: asking again needs the pieces only."""
-        for file in list(self._states.values()):
-            self.drop(file.stem)
+        self._states.clear()
+        for file in (self.folder / STATES).iterdir():  # those half written at a kill as well
+            file.unlink()
 
     def close(self) -> None:
         """Let others use the folder."""

@@ -273,6 +273,12 @@ class Population(ABC):
         trunk.state = trunk.state.dropped()
         self.memory.drop(trunk.name)
 
+    def holds(self, setting: Setting) -> bool:
+        """Whether a trunk can go on: its state was not let go of."""
+        point = self.trunk(setting).state
+        reachable = point.state is not None or point.before is not None
+        return reachable or point.key == self.start(setting).key
+
     def keep(self, trunk: Trunk) -> None:
         """Let the memory have where a trunk stands, in place of where it stood before."""
         state = trunk.state.state

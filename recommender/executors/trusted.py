@@ -130,7 +130,13 @@ class TrustedProbe:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         request = dataclasses.replace(
-            self._request, model=None, x=None, y=None, validation_data=None, loss=None
+            self._request,
+            model=None,
+            x=None,
+            y=None,
+            validation_data=None,
+            loss=None,
+            sample_weight=None,
         )
         settings = {
             "floatx": keras.config.floatx(),

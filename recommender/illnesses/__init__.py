@@ -73,10 +73,15 @@ class Mend:
     expected: float = 0.0
     own_loss: bool = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What crosses to another process: the words, and whether a test was possible."""
+        return {**vars(self), "problem": None, "setting": None, "_testable": self.testable}
+
     @property
     def testable(self) -> bool:
         """Whether a short training can show what it does."""
-        return self.problem is not None or self.setting is not None
+        possible = self.problem is not None or self.setting is not None
+        return possible or bool(vars(self).get("_testable"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,11 @@ ODDS = Path(__file__).with_name("odds.json")
 
 @functools.cache
 def odds() -> dict[str, Any]:
-    """How decisions of each tier have turned out; see `recommender.forecast.Calibration`."""
+    """How decisions of each tier have turned out.
+
+    Per tier the parts of a `recommender.forecast.Calibration`, and under "record" what
+    `recommender.rehearsal.outcomes` counts.
+    """
     return _read("odds.json")
 
 

@@ -132,7 +132,7 @@ def test_a_job_on_a_sample_is_measured(finished: tuple[str, Any]) -> None:
     steps = job["advice_before"]["recommended"]["total_steps"]
     assert job["result"]["recommended"]["total_steps"] == steps
     assert job["progress"]["fraction"] == 1.0
-    assert job["progress"]["trials_total"] == job["progress"]["trials_done"] == 3
+    assert job["progress"]["trials_total"] == job["progress"]["trials_done"] == 4
     assert job["usage"]["cpu_seconds"] > 0
     assert job["request"]["metadata"] == {"who": "test"}
     assert "cancel" not in job["links"]
@@ -151,8 +151,9 @@ def test_the_trials_hold_what_the_evidence_holds(server: Server, finished: tuple
         steps = [step for step, _ in trial["loss_curve"]]
         assert steps == sorted(set(steps))
         # The run at constant rate ends where the last rung's cooldown began.
-        length = probe["rungs"][-1]["step"]
-        assert steps[-1] == trial["steps"] >= length - round(length / 4)
+        if probe["rungs"]:
+            length = probe["rungs"][-1]["step"]
+            assert steps[-1] == trial["steps"] >= length - round(length / 4)
     assert all(t["loss_curve"] is None for t in server.get(f"{path}/trials")["data"])
 
 

@@ -43,7 +43,7 @@ def test_advise_prints_code_that_runs_and_writes_the_page(
     assert call(monkeypatch, "advise", *files, "--epochs", 20, "--report", page) == 0
     out = capsys.readouterr().out
     assert "import keras_gradopt" in out
-    assert "Cost:" in out
+    assert "What this advice cost" in out
     assert page.exists()
 
 

@@ -69,7 +69,7 @@ def test_a_short_demo_runs_from_question_to_page(
     said = console.export_text()
     assert "Full trainings, 1 seeds each" in said
     assert "The advice" in said
-    assert page.read_text(encoding="utf-8").count("Plotly.newPlot") >= 2
+    assert page.read_text(encoding="utf-8").count('class="plot"') >= 2
     assert [len(r.losses) for r in (*default, *advised)] == [4, 4]
     assert advice.decision.code == "too_few_steps"
 

@@ -111,7 +111,7 @@ def test_everything_goes_through_json(advice: Advice) -> None:
 def test_the_page_stands_alone(advice: Advice, tmp_path: Path) -> None:
     page = advice.save_report(tmp_path / "report.html").read_text(encoding="utf-8")
     assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=[\"']?https?:", page)
-    assert "Plotly.newPlot" in page
+    assert 'class="plot"' in page
     assert advice.decision.candidate.label in page
     for result in advice.results:
         assert result.setting.label in page
