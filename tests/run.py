@@ -29,7 +29,7 @@ BACKENDS = ("jax", "tensorflow", "torch")
 # The process of the tests that do not depend on the backend.
 FREE = "backend-free"
 # Two of four processes at a time must end within a CI run of 90 minutes.
-LIMIT_SECONDS = 3600
+LIMIT_SECONDS = 4500
 HEARTBEAT_SECONDS = 20
 # One process to a core, so one thread to a process.
 ONE_THREAD = {

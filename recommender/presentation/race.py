@@ -26,12 +26,12 @@ SAME_GAIN = 0.02
 
 def course(advice: Advice) -> tuple[Block, ...]:
     """What was trained, how it went, and why each one stopped."""
-    results = advice.results
-    if not results:
+    results, tried = parted(advice)
+    if not advice.results:
         why = words.CODES.get(advice.decision.code or "", "The answer rests on recorded tasks.")
         return (Text(f"No short training was made. {why}"),)
     steps = sorted({rung.step for result in results for rung in result.rungs})
-    blocks: list[Block] = [Text(_account(results, steps, advice.full_steps))]
+    blocks: list[Block] = [Text(_account(results, steps, advice.full_steps))] if results else []
     if any(result.losses or result.rungs for result in results):
         blocks.append(Curves(results))
     priors = _priors(advice)
@@ -64,7 +64,30 @@ def course(advice: Advice) -> tuple[Block, ...]:
             "more the longer the trainings were."
         )
     numbers = frozenset(range(1, len(columns) - 1))
-    return (*blocks, Table(caption, columns, tuple(rows), numbers), Text(remark, quiet=True))
+    blocks += [Table(caption, columns, tuple(rows), numbers), Text(remark, quiet=True)]
+    return (*(blocks if results else ()), *_trials(tried, advice.full_steps))
+
+
+def parted(advice: Advice) -> tuple[tuple[ProbeResult, ...], tuple[ProbeResult, ...]]:
+    """The race, and the trials: on all examples as one minibatch, so their steps are others."""
+    apart = {c.setting for c in advice.candidates if c.role == "trial"}
+    raced = tuple(r for r in advice.results if r.setting not in apart)
+    return raced, tuple(r for r in advice.results if r.setting in apart)
+
+
+def _trials(tried: tuple[ProbeResult, ...], full_steps: int) -> tuple[Block, ...]:
+    """What each trial reached at what cost."""
+    if not tried:
+        return ()
+    rows = []
+    for result in tried:
+        last = result.rungs[-1] if result.rungs else None
+        cost = f"{last.step / full_steps:.1%}" if last else "-"
+        loss = words.loss(last.loss) if last else "-"
+        rows.append(Row((result.setting.label, loss, cost, result.stopped)))
+    columns = ("Optimizer", "Best validation loss", "Reached at a cost of", "Why it stopped")
+    caption = "Trained on all examples as one minibatch; costs in full trainings"
+    return (Table(caption, columns, tuple(rows), frozenset((1, 2))),)
 
 
 def alternatives(advice: Advice) -> tuple[Block, ...]:
@@ -92,10 +115,11 @@ def standing(advice: Advice) -> dict[Setting, float]:
     """What each setting is expected to miss after its last comparison; infinite if it diverged."""
     priors = _priors(advice)
     found: dict[Setting, float] = {}
-    for step in sorted({rung.step for result in advice.results for rung in result.rungs}):
+    raced, _ = parted(advice)
+    for step in sorted({rung.step for result in raced for rung in result.rungs}):
         losses = {
             result.setting: rung.loss
-            for result in advice.results
+            for result in raced
             for rung in result.rungs
             if rung.step == step and result.setting in priors
         }
@@ -115,7 +139,7 @@ def ranked(advice: Advice) -> list[ProbeResult]:
         last = result.rungs[-1].step if result.rungs else 0
         return -last, after.get(result.setting, math.inf), -len(result.losses)
 
-    return sorted(advice.results, key=place)
+    return sorted(parted(advice)[0], key=place)
 
 
 def _priors(advice: Advice) -> dict[Setting, float]:

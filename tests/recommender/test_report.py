@@ -46,8 +46,16 @@ HOSTILE = "<script>alert('$title')</script> & \"more\" </p>"
 def raced() -> Advice:
     arguments: dict[str, Any] = {"epochs": 250, "loss": "mse", "batch_size": 32}
     return recommend(
-        model(), *data(), tier="standard", include=["adagrad"], progress=False, **arguments
-    )
+        model(batch_norm=True), *data(), tier="standard", include=["adagrad"], progress=False,
+        **arguments,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tried() -> Advice:
+    """One with a trial on all examples beside the race."""
+    arguments: dict[str, Any] = {"epochs": 250, "loss": "mse", "batch_size": 32}
+    return recommend(model(), *data(), tier="standard", progress=False, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -309,6 +317,19 @@ def test_a_plot_takes_names_for_text() -> None:
 
 
 # --- a race ---
+
+
+def test_trials_stand_apart_from_the_race(tried: Advice, tmp_path: Path) -> None:
+    page = Page(saved(tried, tmp_path))
+    trials = {c.setting.label for c in tried.candidates if c.role == "trial"}
+    assert trials
+    (table,) = [t for t in page.tables if t[0][0] == "Optimizer" and "cost" in t[0][2]]
+    assert {row[0] for row in table[1:]} == trials
+    (race,) = [t for t in page.tables if t[0][0] == "Candidate" and "Place" in t[0]]
+    assert not trials & {row[0] for row in race[1:]}
+    for result in tried.results:
+        if result.setting.label in trials:
+            assert f"{result.rungs[-1].loss:.4g}" in printed(tried)
 
 
 def test_every_probe_is_there_with_every_loss(raced: Advice, tmp_path: Path) -> None:
