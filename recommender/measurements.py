@@ -172,9 +172,12 @@ class Measurements:
             self.first_steps  # noqa: B018
         except ProbeFailed as error:
             cause = error.__cause__
+            said = str(cause).strip().partition("\n")[0]
             if not isinstance(cause, (RuntimeError, ValueError)) or is_out_of_memory(cause):
                 raise
-            return str(cause).strip().partition("\n")[0]
+            if "grad" not in said.lower():  # it complains of something else
+                raise
+            return said
         return None
 
     @functools.cached_property
