@@ -40,6 +40,7 @@ PURPOSES = {
     "sanity": "First checks: does the loss compute, can one batch be learned by heart",
     "range_test": "Learning-rate range test: where training breaks",
     "diagnostics": "Measuring gradients and curvature for the checks",
+    "parity": "Comparing losses on two backends",
     "trial": "Trying optimizers on all examples as one minibatch",
     "stability": "Watching whether the advised rate is stable",
     "mending": "Testing changes to model and data",

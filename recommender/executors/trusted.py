@@ -157,7 +157,11 @@ class TrustedProbe:
         assert child is not None  # started just before
         if self._here is None:
             # While the child imports.
-            self._here = parity.seen_here(self._problem)
+            try:
+                self._here = parity.seen_here(self._problem)
+            except ProbeFailed as error:
+                running = keras.config.backend()
+                raise EngineFailed(f"a step on {running} {error}.") from error
         watch = _Watch()
         while True:
             if child.messages.poll(LOOK_SECONDS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,19 @@ def settings() -> list[Any]:
     return [getattr(jax.config, name) for name in SETTINGS]
 
 
+@pytest.fixture
+def uncached() -> Iterator[None]:
+    """Without the cache that the tests themselves may run under."""
+    import jax
+
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
 @jax_only
+@pytest.mark.usefixtures("uncached")
 def test_a_second_request_compiles_nothing_and_answers_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,6 +61,7 @@ def test_a_second_request_compiles_nothing_and_answers_alike(
 
 
 @jax_only
+@pytest.mark.usefixtures("uncached")
 def test_a_cache_of_the_caller_s_own_stays_in_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,11 +69,8 @@ def test_a_cache_of_the_caller_s_own_stays_in_its_place(
 
     monkeypatch.setenv("GRADOPT_CACHE", str(tmp_path / "ours"))
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "theirs"))
-    try:
-        with compile_cache():
-            assert jax.config.jax_compilation_cache_dir == str(tmp_path / "theirs")
-    finally:
-        jax.config.update("jax_compilation_cache_dir", None)
+    with compile_cache():
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "theirs")
     assert not (tmp_path / "ours").exists()
 
 
