@@ -26,12 +26,13 @@ from recommender.diagnostics import (
 from recommender.errors import BudgetExhausted, ProbeFailed, RequestError
 from recommender.forecast import forecast
 from recommender.knowledge import prior
-from recommender.population import Opens, Trunk, open_population
+from recommender.population import Opens, open_population
 from recommender.probes import LEAST_STEPS_TO_RACE, ProbeResult, race, width
 from recommender.problem import Problem, build
 from recommender.progress import Progress, as_progress
 from recommender.report import Advice
 from recommender.request import Request, checked
+from recommender.trunk import Trunk
 
 # Steps for which the unprobed answer is watched.
 STABILITY_STEPS = 20

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# The cooldown takes this last share of the training.
-COOLDOWN = 0.25
+from recommender.knowledge.grid import COOLDOWN
 
 Plain = dict[str, Any]
 

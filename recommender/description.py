@@ -37,7 +37,7 @@ class Description:
             `recommender.columns`.
         full_steps: Steps of one full training.
         batch_size: Examples per step.
-        tags: Words that the portfolio's priors react to.
+        tags: Words that the prior reads, see `recommender.tags`.
     """
 
     parameters: int

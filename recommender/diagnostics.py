@@ -23,7 +23,6 @@ from recommender.settings import Setting
 
 __all__ = [
     "Diagnostics", "Finding", "blocking", "diagnose", "follow_up", "inspect", "inspected",
-    "suggestions",
 ]  # fmt: skip
 
 
@@ -75,19 +74,6 @@ def inspected(problem: Problem, description: Description) -> Diagnostics:
     findings, mends, _ = _asked(of_moment("data"), evidence)
     outcomes = tuple(Outcome(mend, untried="nothing was trained") for mend in mends)
     return Diagnostics(math.nan, _sorted(findings), (), None, outcomes)
-
-
-def suggestions(problem: Problem, description: Description, default: Setting) -> list[Setting]:
-    """Optimizers that the data call for, known before anything is trained.
-
-    Args:
-        problem: What is trained.
-        description: Its description.
-        default: The hurdle; some suggestions change it, such as by clipping.
-    """
-    _, mends, _ = _asked(of_moment("data"), Evidence(problem, description))
-    found = [m.setting(default) for m in mends if m.setting is not None and m.problem is None]
-    return list(dict.fromkeys(found))
 
 
 def diagnose(

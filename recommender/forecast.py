@@ -61,14 +61,12 @@ class Features:
         middle: Median logarithm of its loss over the default's there.
         spread: Half the width of the 80 % interval of the same, at least 0.005.
         gap: `Decision.gap`, 0 where there is none.
-        evidence: Length of the last rung over the full length.
     """
 
     share: float
     middle: float
     spread: float
     gap: float
-    evidence: float
 
 
 @dataclass(frozen=True)
@@ -91,15 +89,13 @@ def features(outlook: Outlook, decision: Decision) -> Features:
     """Read the recorded outcomes of the advised choice."""
     choice = decision.candidate.choice
     if choice not in outlook.prior.choices:
-        return Features(0.5, 0.0, 0.5, decision.gap or 0.0, decision.share)
+        return Features(0.5, 0.0, 0.5, decision.gap or 0.0)
     excess, _, weights = outlook.outcomes(choice)
     logs = np.log(np.maximum(1 + excess, LEAST_RATIO))
     low, middle, high = (quantile(logs, weights, q) for q in (LOW, MIDDLE, HIGH))
     share = float(weights[excess < 0].sum())
     spread = max((min(high, 2.0) - low) / 2, 0.005)
-    return Features(
-        min(max(share, 0.02), 0.98), middle, spread, decision.gap or 0.0, decision.share
-    )
+    return Features(min(max(share, 0.02), 0.98), middle, spread, decision.gap or 0.0)
 
 
 def forecast(

@@ -1,4 +1,4 @@
-"""The words for a problem that the portfolio's priors react to."""
+"""The words for a problem that the prior and the illnesses read."""
 
 from __future__ import annotations
 

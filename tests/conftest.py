@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 # Read when the frameworks are imported, so they are set before anything else is.
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -18,6 +20,13 @@ os.environ.setdefault("GRADOPT_CACHE", "off")  # tests compile what they test
 
 import numpy as np
 import pytest
+
+# Only the tests of pages need it.
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-first-run",
+]  # fmt: skip
 
 SEED = 0
 
@@ -45,3 +54,18 @@ def same_start() -> Iterator[None]:
     if keras := sys.modules.get("keras"):
         keras.config.set_floatx("float32")
         keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, for pages as users see them."""
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI has to test the page: .ci/run installs chromium")
+        pytest.skip("needs a browser: apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield launched
+        launched.close()

@@ -136,7 +136,9 @@ def seeds(records: Sequence[Record]) -> Row:
 
 
 def _best_rate(record: Record, seed: int, share: float) -> float:
-    losses = [float(np.mean(record.branch(s, seed, share))) for s in RATES]  # type: ignore[arg-type]
+    column = grid.HORIZONS.index(share)
+    rows = [record.grid.trunks.index(setting) for setting in RATES]
+    losses = record.arrays["branches"][seed, rows, column].mean(axis=-1)
     return RATES[int(np.argmin(losses))].learning_rate
 
 

@@ -158,7 +158,7 @@ def test_intervals_cover_what_they_were_calibrated_to() -> None:
         middle, spread = rng.normal(-0.2, 0.2), rng.uniform(0.05, 0.3)
         log = 0.5 * middle - 0.1 + spread * rng.standard_t(4)
         share = min(max(0.5 - middle, 0.02), 0.98)
-        seen.append((Features(share, middle, spread, 0.0, 0.0), math.exp(log)))
+        seen.append((Features(share, middle, spread, 0.0), math.exp(log)))
     found = calibrate(seen[:1000])
     inside = 0
     for one, ratio in seen[1000:]:

@@ -11,9 +11,8 @@ import pytest
 
 from recommender.budget import Budget
 from recommender.candidates import hurdle
-from recommender.costs import cost_of
 from recommender.description import describe
-from recommender.diagnostics import diagnose, follow_up, inspect, inspected, suggestions
+from recommender.diagnostics import diagnose, follow_up, inspect, inspected
 from recommender.mending import Effect, Outcome
 from recommender.population import open_population
 from tests.recommender.problems import data, problem
@@ -165,19 +164,3 @@ def test_checks_stay_within_their_share(tier: str, share: float) -> None:
     assert budget.spent <= share * asked.full_steps + free
     if tier == "quick":
         assert "diverges_easily" in found.skipped
-
-
-def test_suggestions_are_known_before_anything_is_trained() -> None:
-    sparse = problem(x=(data()[0] > 1.5).astype("float32"))
-    found = suggestions(sparse, describe(sparse), hurdle().setting)
-    assert found
-    assert hurdle().setting not in found
-    assert suggestions(problem(), describe(problem()), hurdle().setting) == []
-
-
-def test_the_price_of_a_choice_comes_from_the_catalogue() -> None:
-    # Adam keeps two moments of four bytes each; SAM computes a second gradient.
-    assert cost_of("adam", 1000) == {"gradient_evaluations_per_step": 1.0, "state_bytes": 8000}
-    assert cost_of("sam", 1000)["gradient_evaluations_per_step"] == 2
-    with pytest.raises(LookupError, match="catalogue"):
-        cost_of("no_such_rule", 1)

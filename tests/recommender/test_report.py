@@ -6,11 +6,9 @@ import dataclasses
 import io
 import json
 import math
-import os
 import re
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, get_args
@@ -37,7 +35,6 @@ from recommender.rehearsal import Rehearsed, outcomes
 from recommender.settings import Setting
 from tests.recommender.problems import data, model
 
-CHROMIUM = shutil.which("chromium")
 WIDTH = 80
 HOSTILE = "<script>alert('$title')</script> & \"more\" </p>"
 
@@ -598,22 +595,6 @@ def test_colours_are_for_terminals_that_want_them(
 
 
 # --- in a browser ---
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI has to test the page: .ci/run installs chromium")
-        pytest.skip("needs a browser: apt install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield launched
-        launched.close()
 
 
 @pytest.mark.backend_free
