@@ -81,6 +81,13 @@ def read_counts(junit: Path) -> Counts:
     return total
 
 
+def read_failures(junit: Path) -> list[str]:
+    """The names of the tests of a junit file that failed."""
+    cases = ET.parse(junit).getroot().iter("testcase")  # noqa: S314 - pytest wrote it a moment ago
+    failed = (c for c in cases if c.find("failure") is not None or c.find("error") is not None)
+    return [f"{case.get('classname')}::{case.get('name')}" for case in failed]
+
+
 def judge(exit_code: int, counts: Counts) -> tuple[Counts, str]:
     """A run is good only if pytest says so and a test ran; otherwise it counts a failure.
 
@@ -112,6 +119,7 @@ class Run:
     progress: str = "starting"
     counts: Counts = field(default_factory=Counts)
     complaint: str = ""
+    failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -171,6 +179,7 @@ class Run:
         self.seconds = time.monotonic() - self.began
         counts = read_counts(self.junit) if self.junit.exists() else Counts()
         self.counts, self.complaint = judge(self.process.returncode, counts)
+        self.failures = read_failures(self.junit) if self.junit.exists() else []
         print(f"\n===== {self.name} =====")
         print("".join(self.lines).rstrip())
         if self.complaint:
@@ -260,6 +269,10 @@ def main() -> int:
             f"{run.name:<12}{counts.passed:>8}{counts.failed:>8}{counts.skipped:>9}"
             f"{run.seconds:>9.0f}  {run.complaint}".rstrip()
         )
+    # Whoever sees only the end of the output sees what failed.
+    for run in runs:
+        for name in run.failures:
+            print(f"failed on {run.name}: {name}")
     total = sum((run.counts for run in runs), Counts())
     print(total, flush=True)
     return 1 if total.failed else 0

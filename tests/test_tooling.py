@@ -172,6 +172,21 @@ def test_results_are_read_from_the_junit_file(tmp_path: Path) -> None:
     assert run.read_counts(file) == run.Counts(passed=4, failed=3, skipped=3)
 
 
+def test_what_failed_is_named_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "test_some.py").write_text(
+        "import pytest\n"
+        "@pytest.fixture\n"
+        "def broken(): raise ValueError\n"
+        "def test_good(): pass\n"
+        "def test_bad(): assert False\n"
+        "def test_unmade(broken): pass\n",
+        "utf-8",
+    )
+    file = tmp_path / "result.xml"
+    shell(sys.executable, "-m", "pytest", "-q", f"--junitxml={file}", str(tmp_path), cwd=tmp_path)
+    assert run.read_failures(file) == ["test_some::test_bad", "test_some::test_unmade"]
+
+
 def test_the_closing_line_has_the_form_that_runners_use() -> None:
     assert re.fullmatch(r"\d+ passed, \d+ failed, \d+ skipped", str(run.Counts(1, 2, 3)))
 
