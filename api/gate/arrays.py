@@ -12,6 +12,8 @@ from api.gate.limits import MAX_DIMENSIONS, MAX_NPY_HEADER_BYTES, MIN_ROWS
 from api.gate.records import ArrayFacts, Refused
 from api.gate.refusals import listed, mismatch, no_npy, not_numbers, quote
 
+WANTED = "an .npz file, as numpy.savez writes it, or a .csv or .parquet table"
+
 
 def check_npz(path: Path) -> dict[str, ArrayFacts]:
     """Check a data set of `numpy.savez` or `numpy.savez_compressed` by the headers of its arrays.
@@ -27,7 +29,7 @@ def check_npz(path: Path) -> dict[str, ArrayFacts]:
     Raises:
         Refused: When it is no plain archive of numbers, or the arrays do not fit together.
     """
-    with open_archive(path, "an .npz file, as numpy.savez writes it") as archive:
+    with open_archive(path, WANTED) as archive:
         names = {name.removesuffix(".npy") for name in archive.members}
         for needed, other in (("x", ""), ("y", ""), ("x_val", "y_val"), ("y_val", "x_val")):
             if needed not in names and (not other or other in names):
