@@ -144,6 +144,7 @@ def materials(spec: Plain) -> Plain:
         RequestError: A file cannot be read, or a name is unknown.
     """
     from recommender import demo_tasks
+    from recommender.executors import tables
 
     model, data, loss = spec["model"], spec["data"], spec["loss"]
     found: Plain = {"y": None, "validation_data": None, "loss": None}
@@ -157,8 +158,8 @@ def materials(spec: Plain) -> Plain:
     if data["kind"] == "sample":
         x, y, x_val, y_val = demo_tasks.find(data["name"]).load()
         found |= {"x": x, "y": y, "validation_data": (x_val, y_val)}
-    elif data["kind"] == "npz":
-        found |= _arrays(data["path"])
+    elif data["kind"] in ("npz", "parquet"):
+        found |= tables.read(data)
     else:
         found["x"] = {key: value for key, value in data.items() if key != "kind"}
     if loss is not None:
@@ -174,19 +175,6 @@ def _loss(name: str, *, from_logits: bool) -> Any:
 
     class_name = "".join(part.capitalize() for part in name.split("_"))
     return getattr(keras.losses, class_name)(from_logits=True)
-
-
-def _arrays(path: str) -> Plain:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError) as error:
-        raise RequestError(
-            f"the data set cannot be read: {error}. Write it with numpy.savez(path, x=x, y=y).",
-            code="file_unreadable",
-        ) from error
-    held = (arrays["x_val"], arrays["y_val"]) if "x_val" in arrays else None
-    return {"x": arrays["x"], "y": arrays["y"], "validation_data": held}
 
 
 def probe(spec: Plain, pipe: Pipe) -> None:
