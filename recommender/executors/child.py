@@ -1,6 +1,6 @@
 """The probe process: reads one specification on standard input, and writes messages to a pipe.
 
-    python -m recommender.executors.jail FOLDER MEMORY_MB recommender.executors.child PIPE
+    python -m recommender.executors.jail FOLDER JOURNAL MEMORY_MB recommender.executors.child PIPE
 
 The jail is closed before anything else is imported. It imports Keras and then waits, so a process
 that waits is a warm one. When its standard input ends, whoever started it is gone, and it ends

@@ -1,8 +1,8 @@
 """Whether the jail holds on this machine: tries from inside what must fail.
 
-    python -m recommender.executors.jail FOLDER MEMORY_MB recommender.executors.held STARTER PORT
+    python -m recommender.executors.jail FOLDER JOURNAL MEMORY_MB MODULE STARTER PORT
 
-It imports no framework, so the answer is there after some tenths of a second.
+with this module for MODULE. It imports no framework, so the answer is there within half a second.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def refusal() -> str | None:
         listening.listen()
         port = listening.getsockname()[1]
         command = [
-            *(sys.executable, "-m", jail.__name__, str(folder), str(MEMORY_MB), __name__),
-            *(str(os.getpid()), str(port)),
+            *(sys.executable, "-m", jail.__name__, str(folder), str(folder / jail.JOURNAL)),
+            *(str(MEMORY_MB), __name__, str(os.getpid()), str(port)),
         ]
         try:
             done = subprocess.run(  # noqa: S603 - our own module in our own interpreter
                 command,
                 cwd=folder / jail.WORK,
                 env=child_environment(os.environ, "", folder / jail.WORK),
-                stdin=subprocess.DEVNULL,
+                input=b"",
                 capture_output=True,
                 timeout=SECONDS,
                 check=False,

@@ -1,9 +1,10 @@
 """The jail of a probe's process: what it may read, write, call and use up, from before it imports.
 
-    python -m recommender.executors.jail FOLDER MEMORY_MB MODULE ARGUMENT...
+    python -m recommender.executors.jail FOLDER JOURNAL MEMORY_MB MODULE ARGUMENT...
 
-runs `MODULE.main()` where FOLDER's `given` can be read and its `work` and `journal` be written,
-and beside them only the interpreter and its packages be read. It needs Linux, no root, no package.
+runs `MODULE.main()` where FOLDER's `given` can be read, its `work` and the folder JOURNAL can be
+written, and beside them only the interpreter and its packages can be read. It needs Linux, no root
+and no package.
 """
 
 from __future__ import annotations
@@ -68,17 +69,18 @@ class Jail:
     devices: tuple[Path, ...] = ()
 
 
-def around(folder: Path) -> Jail:
+def around(folder: Path, journal: Path) -> Jail:
     """The jail of a probe.
 
     Args:
-        folder: Holds `given`, `work` and `journal`; nothing else in it can be read.
+        folder: Holds `given` and `work`; nothing else in it can be read.
+        journal: Stays writable wherever it is moved to.
     """
     found = accelerators()
     facts = ACCELERATOR_FACTS if found else ()
     return Jail(
         (*interpreter(), *map(Path, SYSTEM), *map(Path, facts), folder / GIVEN),
-        (folder / WORK, folder / JOURNAL, Path(os.devnull)),
+        (folder / WORK, journal, Path(os.devnull)),
         found,
     )
 
@@ -255,11 +257,11 @@ def _bits(rights: frozenset[str]) -> int:
 
 
 def main() -> None:
-    """Enter, and run the module; `-` for the folder sets the limits alone."""
-    folder, memory_mb, module, *arguments = sys.argv[1:]
+    """Enter, and run the module; `-` for the folders sets the limits alone."""
+    folder, journal, memory_mb, module, *arguments = sys.argv[1:]
     limit(int(memory_mb))
     if folder != "-":
-        enter(around(Path(folder)))
+        enter(around(Path(folder), Path(journal)))
     sys.argv = [module, *arguments]
     importlib.import_module(module).main()
 

@@ -68,18 +68,24 @@ class LocalProbe:
         read, write = os.pipe()
         self._reader = Reader(read)
         self._peak = 0
-        held = str(self._folder) if jailed else "-"
+        # Open, so that the child finds it though it may have been moved to its place already.
+        journal = os.open(self._folder / jail.JOURNAL, os.O_RDONLY)
+        held = (str(self._folder), f"/proc/self/fd/{journal}") if jailed else ("-", "-")
         self._process = subprocess.Popen(  # noqa: S603 - our own module in our own interpreter
-            [sys.executable, "-m", jail.__name__, held, str(limits.memory_mb), module, str(write)],
+            [
+                *(sys.executable, "-m", jail.__name__, *held, str(limits.memory_mb)),
+                *(module, str(write)),
+            ],
             cwd=self._folder / jail.WORK,
             env=child_environment(os.environ, backend, self._folder / jail.WORK),
             stdin=subprocess.PIPE,
             stdout=self._errors,
             stderr=self._errors,
-            pass_fds=(write,),
+            pass_fds=(write, journal),
             start_new_session=True,  # so that the whole group can be ended
         )
         os.close(write)
+        os.close(journal)
 
     @property
     def pid(self) -> int:

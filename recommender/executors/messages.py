@@ -7,7 +7,6 @@ probe, and none reaches whoever listens.
 from __future__ import annotations
 
 import json
-import math
 import os
 import select
 import time
@@ -58,7 +57,7 @@ def _count(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e300
+    return type(value) in (int, float) and abs(value) < 1e300  # which neither NaN nor infinity is
 
 
 def _loss(value: Any) -> bool:
@@ -104,7 +103,11 @@ KINDS: Mapping[str, Mapping[str, Check]] = {
     "stopped": {"trial": _count, "reason": _text(1000)},
     "spent": {"fraction": lambda value: _number(value) and 0 <= value <= 1},
     "result": {"result": _mapping, "usage": _USAGE},
-    "failed": {"code": CODES.__contains__, "detail": _text(4000), "usage": _USAGE},
+    "failed": {
+        "code": lambda value: isinstance(value, str) and value in CODES,
+        "detail": _text(4000),
+        "usage": _USAGE,
+    },
 }
 
 
