@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import errors, pages
 from api.errors import ApiError
 from api.routes import advice, catalog, health, recommendations, uploads
+from api.sandbox import Sandbox
 from api.settings import Settings
 from api.store import Store
 from recommender.knowledge import published
@@ -82,6 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.store = store
+    app.state.sandbox = Sandbox(settings)
     errors.install(app)
     for module in (advice, catalog, recommendations, health):
         app.include_router(module.router, max_body_size=settings.max_json_bytes)

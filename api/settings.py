@@ -28,6 +28,8 @@ class Settings(BaseSettings):
         slots: Probes at a time.
         probe_memory_mb: Resident memory of one probe, in MiB.
         probe_grace_seconds: Seconds beyond `max_seconds`, for importing and compiling.
+        sandbox: "auto" takes nobody's model or data where probes cannot be jailed; "off" takes it
+            and jails nothing.
         lease_seconds: A worker that is silent for so long is taken for dead.
         poll_seconds: Between two looks at the database, by workers and by streams.
         attempts: How often a job is begun before it is given up.
@@ -44,6 +46,7 @@ class Settings(BaseSettings):
     slots: int = Field(default=1, ge=1, le=64)
     probe_memory_mb: int = Field(default=4096, ge=256)
     probe_grace_seconds: float = Field(default=60.0, ge=0)
+    sandbox: Literal["auto", "off"] = "auto"
     lease_seconds: float = Field(default=15.0, gt=0)
     poll_seconds: float = Field(default=0.25, gt=0, le=5)
     attempts: int = Field(default=3, ge=1)

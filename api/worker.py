@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from api.jobs import Claim, Jobs, Plain
 from api.record import Record
+from api.sandbox import Sandbox
 from api.settings import Settings
 from api.store import Store, new_id
 from recommender.executors import Limits, ProbeSpec
@@ -34,6 +35,7 @@ class Worker:
         self._settings = settings
         self._store = Store(settings)
         self._jobs = Jobs(self._store)
+        self._sandbox = Sandbox(settings)
         self._stop = threading.Event()
         self._spare: LocalProbe | None = None
         self._running: dict[Future[None], Claim] = {}
@@ -45,6 +47,8 @@ class Worker:
         self._jobs.beat(self.id)
         beats.start()
         logger.info("worker %s works in %s", self.id, self._settings.data_dir)
+        if self._sandbox.reason() is not None:
+            logger.warning("probes are not jailed: %s", self._sandbox.reason())
         pool = ThreadPoolExecutor(self._settings.slots)
         try:
             while not self._stop.is_set():
@@ -92,13 +96,20 @@ class Worker:
 
     def _started(self, backend: str) -> LocalProbe:
         limits = Limits(self._settings.probe_memory_mb, self._settings.probe_grace_seconds)
-        return LocalProbe(backend, limits, self._settings.scratch)
+        jailed = self._sandbox.reason() is None
+        return LocalProbe(backend, limits, self._settings.scratch, jailed=jailed)
 
     def _work(self, claim: Claim, probe: LocalProbe) -> None:
         logger.info("job %s: attempt %d in process %d", claim.id, claim.attempt, probe.pid)
         record = Record(claim, self._jobs)
         try:
-            outcome = probe.run(self._spec(claim.spec), record.hear, self._asked(claim))
+            spec = self._spec(claim.spec)
+            refused = self._sandbox.refuses(spec)
+            if refused is not None:
+                probe.close()
+                self._jobs.finish(claim, "failed", reason=("sandbox_unavailable", refused))
+                return
+            outcome = probe.run(spec, record.hear, self._asked(claim))
             record.write()
         except Exception:
             logger.exception("job %s", claim.id)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recommender.knowledge.grid import COOLDOWN
-
 Plain = dict[str, Any]
 
 
@@ -17,6 +15,9 @@ def schedule_parts(shape: str, steps: int) -> dict[str, int]:
         shape: "constant" or "late_cooldown".
         steps: Length of the training, at least 1.
     """
+    # Not at the top: it brings NumPy, whose threads would be there before a jail is closed.
+    from recommender.knowledge.grid import COOLDOWN
+
     if shape == "constant":
         return {}
     decay = max(1, round(COOLDOWN * steps))

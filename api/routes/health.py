@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -29,8 +29,8 @@ async def livez() -> dict[str, Any]:
     summary="Whether requests can be served",
     responses={503: {"model": Ready, "description": "They cannot."}},
 )
-def readyz(response: Response, store: TheStore, jobs: TheJobs) -> dict[str, Any]:
-    """The ledger takes writes, the catalogue is there, the disk has room; workers are reported."""
+def readyz(request: Request, response: Response, store: TheStore, jobs: TheJobs) -> dict[str, Any]:
+    """The ledger takes writes, the catalogue is there, the disk has room; the rest is told."""
     checks = {
         "ledger": _ledger(store),
         "catalog": "ok" if published()["optimizers"] else "empty",
@@ -40,6 +40,8 @@ def readyz(response: Response, store: TheStore, jobs: TheJobs) -> dict[str, Any]
     # No worker is no reason to send requests elsewhere: jobs wait for one.
     if checks["ledger"] == "ok":
         checks["workers"] = str(jobs.workers_alive())
+    # Nor is a missing sandbox: only probes of uploads need one.
+    checks["sandbox"] = request.app.state.sandbox.state()
     if not ready:
         response.status_code = 503
     return {"status": "ready" if ready else "not_ready", "checks": checks}

@@ -1,7 +1,7 @@
 """Where probes run. The contract: a specification goes in, messages come out, then an outcome.
 
 A probe never runs in the process that asked for it: it may be killed, run out of memory, or hold
-somebody else's model. `local` runs it in a child process of this machine.
+somebody else's model. `local` runs it in a child process of this machine, which `jail` holds.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from recommender.answer import Plain
@@ -69,7 +70,7 @@ class Outcome:
         result: `Advice.to_dict()` where it succeeded.
         code: Why it did not: "model_rejected", "data_rejected", "request_rejected",
             "backend_unavailable", "out_of_memory",
-            "budget_exhausted_no_result", "probe_died" or "internal".
+            "budget_exhausted_no_result", "probe_died", "probe_misbehaved" or "internal".
         detail: The same in a sentence.
         usage: `cpu_seconds`, `wall_seconds` and `peak_memory_bytes`, as far as known.
     """
@@ -85,7 +86,11 @@ class Executor(Protocol):
     """Runs one probe."""
 
     def run(
-        self, spec: ProbeSpec, hears: Callable[[Plain], None], cancelled: Callable[[], bool]
+        self,
+        spec: ProbeSpec,
+        hears: Callable[[Plain], None],
+        cancelled: Callable[[], bool],
+        journal: Path | None = None,
     ) -> Outcome:
         """Probe, and come back when it is over.
 
@@ -96,4 +101,6 @@ class Executor(Protocol):
                 loss), "stopped" (trial, reason) or "spent" (fraction). A trial is its position in
                 the plan; a loss that is not finite is None.
             cancelled: Is asked several times a second; once it says so, the probe is ended.
+            journal: Folder that keeps what was trained: asked again with it, the probe goes on
+                where it was.
         """

@@ -1,9 +1,10 @@
 """The probe process: reads one specification on standard input, and writes messages to a pipe.
 
-    python -m recommender.executors.child PIPE MEMORY_MB
+    python -m recommender.executors.jail FOLDER JOURNAL MEMORY_MB recommender.executors.child PIPE
 
-It imports Keras first and then waits, so a process that waits is a warm one. When its standard
-input ends, whoever started it is gone, and it ends itself.
+The jail is closed before anything else is imported. It imports Keras and then waits, so a process
+that waits is a warm one. When its standard input ends, whoever started it is gone, and it ends
+itself.
 """
 
 from __future__ import annotations
@@ -24,12 +25,10 @@ from numpy.typing import NDArray
 
 from recommender.answer import Plain
 from recommender.errors import RequestError
+from recommender.executors.messages import POINTS
 from recommender.progress import Progress
 from recommender.settings import Setting
 
-# Beside the memory that counts, frameworks reserve address space: up to 2.6 GB were seen.
-RESERVED_MB = 4096
-LARGEST_FILE = 64 * 2**20
 # Errors of the request by whose fault they are.
 MODEL_CODES = frozenset(
     {
@@ -43,8 +42,6 @@ MODEL_CODES = frozenset(
 DATA_CODES = frozenset(
     {"shape_mismatch", "not_numeric", "not_finite", "label_range", "bad_summary", "file_unreadable"}
 )
-# A minibatch loss per step is more than a plot shows: a message holds at most this many.
-POINTS = 16
 
 
 class Pipe:
@@ -112,19 +109,6 @@ def _plain(loss: float) -> float | None:
     return float(f"{loss:.6g}") if math.isfinite(loss) else None
 
 
-def limit(memory_mb: int) -> None:
-    """What this process may use, from now on; the starter watches the resident memory as well."""
-    address_space = (memory_mb + RESERVED_MB) * 2**20
-    for what, most in (
-        (resource.RLIMIT_AS, address_space),
-        (resource.RLIMIT_FSIZE, LARGEST_FILE),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _, hard = resource.getrlimit(what)
-        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (allowed, allowed))
-
-
 def end_with_starter() -> None:
     """End this process when its standard input does: its starter has been killed."""
 
@@ -177,10 +161,16 @@ def _loss(name: str, *, from_logits: bool) -> Any:
     return getattr(keras.losses, class_name)(from_logits=True)
 
 
-def probe(spec: Plain, pipe: Pipe) -> None:
-    """Ask for advice, and send the result or the reason why there is none."""
+def probe(asked: Plain, pipe: Pipe) -> None:
+    """Ask for advice, and send the result or the reason why there is none.
+
+    Args:
+        asked: The specification as `spec`, and perhaps the `journal`.
+        pipe: Where messages go.
+    """
     from recommender.advise import recommend
 
+    spec, journal = asked["spec"], asked["journal"]
     try:
         advice = recommend(
             **materials(spec),
@@ -193,6 +183,7 @@ def probe(spec: Plain, pipe: Pipe) -> None:
             seed=spec["seed"],
             backend=os.environ["KERAS_BACKEND"],  # a jailed process starts no other
             progress=Told(pipe),
+            journal=journal,
         )
     except RequestError as error:
         _fail(pipe, rejected(error.code), str(error))
@@ -232,7 +223,6 @@ def _fail(pipe: Pipe, code: str, detail: str) -> None:
 def main() -> None:
     """Import, wait for a specification, probe."""
     pipe = Pipe(int(sys.argv[1]))
-    limit(int(sys.argv[2]))
     missing = None
     try:
         import recommender.advise  # noqa: F401 - a process that waits has imported everything
@@ -249,7 +239,3 @@ def main() -> None:
         return
     end_with_starter()
     probe(json.loads(line), pipe)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,14 @@
-"""Probes in child processes of this machine, with limits on time and memory."""
+"""Probes in jailed child processes of this machine, with limits on all that they use."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
+import math
 import os
-import select
-import shutil
+import resource
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from recommender.answer import Plain
-from recommender.executors import Limits, Outcome, ProbeSpec
+from recommender.executors import Limits, Outcome, ProbeSpec, cell, jail
+from recommender.executors.messages import Misbehaved, Reader
 
 logger = logging.getLogger(__name__)
 
@@ -26,40 +28,64 @@ PASSED = frozenset({"PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "PYTHONPATH", "
 PASSED_PREFIXES = ("JAX_", "XLA_", "TF_", "OMP_", "MKL_", "OPENBLAS_", "CUDA_", "NVIDIA_")
 # Between two looks at the pipe, the clock, the memory and the asker.
 LOOK_SECONDS = 0.1
-LONGEST_LINE = 2**20
-MOST_BYTES = 64 * 2**20
+# Between two looks at the files that it has written.
+FILES_SECONDS = 0.5
+# Processor time beyond what its threads can take until its deadline.
+SPARE_CPU_SECONDS = 60
+LAST_WORDS = 2000
 
 
 class LocalProbe:
     """One child process, started at once; it imports Keras while nobody waits yet.
 
+    It ends with the thread that makes it, so that is one that stays.
+
     Args:
         backend: The Keras backend of the child.
         limits: What it may use.
         scratch: Folder in which it gets an empty folder of its own; None is the system's.
+        jailed: Whether it is held by `recommender.executors.jail`; else only its limits hold.
+        module: What the child runs.
     """
 
-    def __init__(self, backend: str, limits: Limits, scratch: Path | None = None) -> None:
+    def __init__(
+        self,
+        backend: str,
+        limits: Limits,
+        scratch: Path | None = None,
+        *,
+        jailed: bool = True,
+        module: str = f"{__package__}.child",
+    ) -> None:
         self.backend = backend
         self._limits = limits
         self._folder = Path(tempfile.mkdtemp(prefix="probe-", dir=scratch))
+        self._folder.chmod(0o700)
         self._errors = (self._folder / "stderr").open("wb")
-        self._read, write = os.pipe()
-        os.set_blocking(self._read, False)
-        self._buffer = b""
-        self._received = 0
+        cell.make(self._folder)
+        self._written = (self._folder / jail.WORK, self._folder / jail.JOURNAL)
+        self._next_look = 0.0
+        read, write = os.pipe()
+        self._reader = Reader(read)
         self._peak = 0
+        # Open, so that the child finds it though it may have been moved to its place already.
+        journal = os.open(self._folder / jail.JOURNAL, os.O_RDONLY)
+        held = (str(self._folder), f"/proc/self/fd/{journal}") if jailed else ("-", "-")
         self._process = subprocess.Popen(  # noqa: S603 - our own module in our own interpreter
-            [sys.executable, "-m", f"{__package__}.child", str(write), str(limits.memory_mb)],
-            cwd=self._folder,
-            env=child_environment(os.environ, backend, self._folder),
+            [
+                *(sys.executable, "-m", jail.__name__, *held, str(limits.memory_mb)),
+                *(module, str(write)),
+            ],
+            cwd=self._folder / jail.WORK,
+            env=child_environment(os.environ, backend, self._folder / jail.WORK),
             stdin=subprocess.PIPE,
             stdout=self._errors,
             stderr=self._errors,
-            pass_fds=(write,),
+            pass_fds=(write, journal),
             start_new_session=True,  # so that the whole group can be ended
         )
         os.close(write)
+        os.close(journal)
 
     @property
     def pid(self) -> int:
@@ -72,13 +98,19 @@ class LocalProbe:
         return self._process.poll() is None
 
     def run(
-        self, spec: ProbeSpec, hears: Callable[[Plain], None], cancelled: Callable[[], bool]
+        self,
+        spec: ProbeSpec,
+        hears: Callable[[Plain], None],
+        cancelled: Callable[[], bool],
+        journal: Path | None = None,
     ) -> Outcome:
         """Probe in the child, and end it; see `Executor`."""
         began = time.monotonic()
-        deadline = began + spec.max_seconds + self._limits.grace_seconds
+        seconds = spec.max_seconds + self._limits.grace_seconds
         try:
-            outcome = self._supervise(spec, hears, cancelled, deadline)
+            self._limit_cpu(seconds)
+            asked = {"spec": self._given(spec).to_dict(), "journal": self._lent(journal)}
+            outcome = self._supervise(asked, hears, cancelled, began + seconds)
         finally:
             self.close()
         return Outcome(
@@ -94,31 +126,55 @@ class LocalProbe:
         if self.alive:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        if self._read >= 0:
-            os.close(self._read)
-            self._read = -1
-            assert self._process.stdin is not None  # opened as a pipe above
-            with contextlib.suppress(BrokenPipeError):  # what a dead child did not read is dropped
-                self._process.stdin.close()
-            self._errors.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._reader.close()
+        assert self._process.stdin is not None  # opened as a pipe above
+        with contextlib.suppress(BrokenPipeError):  # what a dead child did not read is dropped
+            self._process.stdin.close()
+        self._errors.close()
+        cell.remove(self._folder)
+
+    def _limit_cpu(self, seconds: float) -> None:
+        """The child ends itself where its starter is stopped for longer than it may work."""
+        if sys.platform != "linux":
+            return
+        most = math.ceil(seconds * (os.cpu_count() or 1)) + SPARE_CPU_SECONDS
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (most, most))
+
+    def _given(self, spec: ProbeSpec) -> ProbeSpec:
+        """The specification with its file where the child may read it."""
+        if "path" not in spec.data:
+            return spec
+        path = cell.give(self._folder, Path(spec.data["path"]))
+        return dataclasses.replace(spec, data={**spec.data, "path": str(path)})
+
+    def _lent(self, journal: Path | None) -> str | None:
+        """The journal's folder, where the child may write."""
+        if journal is None:
+            return None
+        cell.lend(self._folder, journal)
+        self._written = (self._folder / jail.WORK, journal)
+        return str(journal.resolve())
 
     def _supervise(
         self,
-        spec: ProbeSpec,
+        asked: Plain,
         hears: Callable[[Plain], None],
         cancelled: Callable[[], bool],
         deadline: float,
     ) -> Outcome:
         assert self._process.stdin is not None  # opened as a pipe above
         try:
-            self._process.stdin.write(json.dumps(spec.to_dict()).encode() + b"\n")
+            self._process.stdin.write(json.dumps(asked).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             return self._dead()
         while True:
             ended = not self.alive
-            messages, closed = self._messages()
+            try:
+                messages, closed = self._reader.read(LOOK_SECONDS)
+            except Misbehaved as error:
+                return self._misbehaved(f"said what no probe says: {error}")
             for message in messages:
                 if message["kind"] in ("result", "failed"):
                     return self._last(message)
@@ -128,7 +184,7 @@ class LocalProbe:
                 return self._dead()
             if cancelled():
                 return Outcome("cancelled", None, "cancelled", "Cancelled on request.", {})
-            overrun = self._overrun(spec, deadline)
+            overrun = self._overrun(asked["spec"]["max_seconds"], deadline)
             if overrun is not None:
                 return overrun
 
@@ -140,14 +196,14 @@ class LocalProbe:
             logger.error("probe failed: %s", self._last_words())
         return Outcome("failed", None, message["code"], message["detail"], message["usage"])
 
-    def _overrun(self, spec: ProbeSpec, deadline: float) -> Outcome | None:
+    def _overrun(self, max_seconds: float, deadline: float) -> Outcome | None:
         """The outcome of a child that used more than it may, or None."""
         if time.monotonic() > deadline:
             return Outcome(
                 "timed_out",
                 None,
                 "budget_exhausted_no_result",
-                f"No answer within {spec.max_seconds:g} s and {self._limits.grace_seconds:g} s "
+                f"No answer within {max_seconds:g} s and {self._limits.grace_seconds:g} s "
                 "more for importing and compiling. Give max_seconds more, or take a smaller tier.",
                 self._memory(),
             )
@@ -161,28 +217,27 @@ class LocalProbe:
                 "smaller model, batch or data set.",
                 self._memory(),
             )
-        return None
+        return self._too_many_files()
 
-    def _messages(self) -> tuple[list[Plain], bool]:
-        """What has come since the last look, and whether nothing can come any more."""
-        select.select([self._read], [], [], LOOK_SECONDS)
-        closed = False
-        while True:
-            try:
-                chunk = os.read(self._read, 2**16)
-            except BlockingIOError:
-                break
-            if not chunk:
-                closed = True
-                break
-            self._received += len(chunk)
-            self._buffer += chunk
-        *lines, self._buffer = self._buffer.split(b"\n")
-        if len(self._buffer) > LONGEST_LINE or self._received > MOST_BYTES:
-            # A probe does not say so much: it is broken, or means harm.
-            os.killpg(self._process.pid, signal.SIGKILL)
-            return [], True
-        return [json.loads(line) for line in lines if line], closed
+    def _too_many_files(self) -> Outcome | None:
+        """The outcome of a child that wrote more than it may, or None."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return None
+        self._next_look = now + FILES_SECONDS
+        found = cell.overflow(*self._written)
+        return None if found is None else self._misbehaved(f"wrote {found}")
+
+    def _misbehaved(self, how: str) -> Outcome:
+        """The outcome of a child that does what no probe does."""
+        logger.error("probe misbehaved: it %s", how)
+        return Outcome(
+            "failed",
+            None,
+            "probe_misbehaved",
+            f"The process that probed was ended: it {how}. Its model or data may do harm.",
+            self._memory(),
+        )
 
     def _dead(self) -> Outcome:
         """The child ended without a word."""
@@ -205,7 +260,9 @@ class LocalProbe:
         return {"peak_memory_bytes": self._peak} if self._peak else {}
 
     def _last_words(self) -> str:
-        return (self._folder / "stderr").read_text("utf-8", errors="replace")[-2000:]
+        with (self._folder / "stderr").open("rb") as errors:
+            errors.seek(max(0, errors.seek(0, os.SEEK_END) - LAST_WORDS))
+            return errors.read(LAST_WORDS).decode("utf-8", errors="replace")
 
 
 def child_environment(own: Mapping[str, str], backend: str, home: Path) -> dict[str, str]:
@@ -213,6 +270,7 @@ def child_environment(own: Mapping[str, str], backend: str, home: Path) -> dict[
     passed = {k: v for k, v in own.items() if k in PASSED or k.startswith(PASSED_PREFIXES)}
     return passed | {
         "KERAS_BACKEND": backend,
+        "USER": "probe",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "HOME": str(home),
         "TMPDIR": str(home),

@@ -106,7 +106,7 @@ def test_a_backend_that_is_not_installed_is_named(
 ) -> None:
     # First on the path lies a module that ends as a missing one does.
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('none', name='torch')\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}")
     outcome = run(spec(), tmp_path, backend="torch")
     assert (outcome.status, outcome.code) == ("failed", "backend_unavailable")
     assert "torch is missing" in (outcome.detail or "")
@@ -137,7 +137,7 @@ def test_a_file_over_its_limit_cannot_be_written(tmp_path: Path) -> None:
 
     program = (
         "import resource\n"
-        "from recommender.executors.child import LARGEST_FILE, RESERVED_MB, limit\n"
+        "from recommender.executors.jail import LARGEST_FILE, RESERVED_MB, limit\n"
         "limit(512)\n"
         "assert resource.getrlimit(resource.RLIMIT_AS)[0] == (512 + RESERVED_MB) * 2**20\n"
         "assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)\n"
