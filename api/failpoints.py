@@ -26,14 +26,28 @@ POINTS = (
     "scratch.before_forget",
 )
 
-_named, _, _times = os.environ.get(VARIABLE, "").partition(":")
-_left = int(_times or 1)
+
+class _Armed:
+    """The point at which this process dies, and how often it is passed before."""
+
+    def __init__(self, named: str) -> None:
+        self.point, _, times = named.partition(":")
+        self.left = int(times or 1)
+
+
+_armed = _Armed(os.environ.get(VARIABLE, ""))
+
+
+def arm(named: str) -> None:
+    """Die at this point; `note.before_commit:3` means the third time that it is reached."""
+    global _armed  # noqa: PLW0603 - the whole process dies
+    _armed = _Armed(named)
 
 
 def reach(point: str) -> None:
-    """Die here if `KGO_FAILPOINT` names this point; `note.before_commit:3` means the third time."""
-    global _left  # noqa: PLW0603 - counted for the whole process
-    if point == _named:
-        _left -= 1
-        if _left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+    """Die here, as by `kill -9`, if this is the point that `KGO_FAILPOINT` names."""
+    if point != _armed.point:
+        return
+    _armed.left -= 1
+    if _armed.left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
