@@ -3,24 +3,23 @@
 queued → running → succeeded | failed | timed_out
 queued → cancelled        running → cancelling → cancelled
 running → queued          where its worker is gone, as long as attempts are left
+
+What an attempt has measured stays: trials and progress are the next attempt's beginning.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Row
+from sqlalchemy import Row
 
 from api.store import Store, events, jobs, new_id, trials, workers
+from api.transitions import CANCELLED, HELD, Plain, Step
 
-Plain = dict[str, Any]
-Status = Literal["queued", "running", "cancelling", "succeeded", "failed", "timed_out", "cancelled"]
-LIVE = ("queued", "running", "cancelling")
-ENDED = ("succeeded", "failed", "timed_out", "cancelled")
 NO_PROGRESS: Plain = {
     "trials_total": 0,
     "trials_done": 0,
@@ -29,8 +28,8 @@ NO_PROGRESS: Plain = {
     "eta_seconds": None,
     "best_so_far": None,
 }
-# Version of the events' data.
-EVENT_VERSION = 1
+# What a worker may do with a job that it has claimed.
+Standing = Literal["held", "cancelling", "lost"]
 
 
 class QueueFull(Exception):
@@ -72,11 +71,22 @@ class Jobs:
 
     Args:
         store: Where it is kept.
+        clock: The time that is written down, in seconds since 1970; it may jump.
+        ticks: A clock that never jumps, of this process; leases of others are watched by it.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._settings = store.settings
+        self._clock = clock
+        self._ticks = ticks
+        # What each held job's lease was when this process first saw it so, and when that was.
+        self._watched: dict[str, tuple[tuple[int, float], float]] = {}
 
     # --- the API's side ---
 
@@ -95,17 +105,17 @@ class Jobs:
         Raises:
             QueueFull: As many jobs wait as may.
         """
-        job = new_id("rec")
-        with self._store.write() as connection:
+        job, now = new_id("rec"), self._clock()
+        with self._store.write("create") as connection:
             waiting = connection.scalar(
                 sa.select(sa.func.count()).select_from(jobs).where(jobs.c.status == "queued")
             )
-            if waiting >= self._settings.max_queued:
+            if (waiting or 0) >= self._settings.max_queued:
                 raise QueueFull
             connection.execute(
                 jobs.insert().values(
                     id=job,
-                    created_at=time.time(),
+                    created_at=now,
                     status="queued",
                     version=0,
                     last_seq=0,
@@ -118,7 +128,7 @@ class Jobs:
                     progress=NO_PROGRESS,
                 )
             )
-            _tell(connection, job, [("status", {"status": "queued", "attempt": 0})])
+            Step(connection, now).tell(job, [("status", {"status": "queued", "attempt": 0})])
         return job
 
     def get(self, job: str) -> Row[Any] | None:
@@ -140,6 +150,16 @@ class Jobs:
         with self._store.read() as connection:
             return list(connection.scalars(query))
 
+    def logged(self, job: str) -> list[str]:
+        """The lines of a job's log, in order."""
+        query = (
+            sa.select(events.c.data)
+            .where(events.c.job_id == job, events.c.type == "log")
+            .order_by(events.c.seq)
+        )
+        with self._store.read() as connection:
+            return [data["text"] for data in connection.scalars(query)]
+
     def events(self, job: str, after: int, limit: int) -> Sequence[Row[Any]]:
         """A job's events with a number above `after`, in order."""
         query = (
@@ -153,16 +173,16 @@ class Jobs:
 
     def cancel(self, job: str) -> None:
         """Ask for the end of a job: at once where it waits, by its worker where it runs."""
-        with self._store.write() as connection:
-            waiting = _move(connection, job, ("queued",), status="cancelled", reason=_cancelled())
-            if not waiting:
-                _move(connection, job, ("running",), status="cancelling")
+        with self._store.write("cancel") as connection:
+            step = Step(connection, self._clock())
+            if not step.move(job, ("queued",), status="cancelled", reason=CANCELLED):
+                step.move(job, ("running",), status="cancelling")
 
     # --- the worker's side ---
 
     def claim(self, worker: str) -> Claim | None:
         """Take the job that waits longest; None where none waits."""
-        with self._store.write() as connection:
+        with self._store.write("claim") as connection:
             first = connection.execute(
                 sa.select(jobs)
                 .where(jobs.c.status == "queued")
@@ -171,9 +191,8 @@ class Jobs:
             ).one_or_none()
             if first is None:
                 return None
-            now = time.time()
-            _move(
-                connection,
+            now = self._clock()
+            Step(connection, now).move(
                 first.id,
                 ("queued",),
                 status="running",
@@ -182,50 +201,43 @@ class Jobs:
                 worker=worker,
                 lease_until=now + self._settings.lease_seconds,
                 started_at=first.started_at or now,
-                progress=NO_PROGRESS,
             )
-            # An earlier attempt's trials are made again from the start.
-            connection.execute(trials.delete().where(trials.c.job_id == first.id))
         return Claim(first.id, first.fence + 1, first.attempt + 1, first.backend, first.spec)
 
     def beat(self, worker: str) -> None:
         """A sign of life: prolongs the leases of everything that the worker holds."""
-        now = time.time()
-        with self._store.write() as connection:
+        now = self._clock()
+        with self._store.write("beat") as connection:
             connection.execute(
                 jobs.update()
-                .where(jobs.c.worker == worker, jobs.c.status.in_(("running", "cancelling")))
+                .where(jobs.c.worker == worker, jobs.c.status.in_(HELD))
                 .values(lease_until=now + self._settings.lease_seconds)
             )
             connection.execute(workers.delete().where(workers.c.id == worker))
             connection.execute(workers.insert().values(id=worker, seen_at=now))
 
-    def asked_to_stop(self, claim: Claim) -> bool:
-        """Whether the job is to be cancelled, or is no longer this claim's."""
+    def standing(self, claim: Claim) -> Standing:
+        """Whether the job is still this claim's, and whether somebody wants it to end."""
         row = self.get(claim.id)
-        return row is None or row.fence != claim.fence or row.status != "running"
+        if row is None or row.fence != claim.fence or row.status not in HELD:
+            return "lost"
+        return "cancelling" if row.status == "cancelling" else "held"
 
     def note(self, claim: Claim, notes: Notes) -> None:
         """Write what a probe has to say, if the job is still this claim's."""
-        with self._store.write() as connection:
+        with self._store.write("note") as connection:
             held = sa.and_(
-                jobs.c.id == claim.id, jobs.c.fence == claim.fence, jobs.c.status == "running"
+                jobs.c.id == claim.id, jobs.c.fence == claim.fence, jobs.c.status.in_(HELD)
             )
             change: Plain = {"version": jobs.c.version + 1}
             if notes.progress is not None:
                 change["progress"] = notes.progress
             if connection.execute(jobs.update().where(held).values(**change)).rowcount == 0:
                 return
+            step = Step(connection, self._clock())
             for position, trial in notes.trials.items():
-                connection.execute(
-                    trials.delete().where(
-                        trials.c.job_id == claim.id, trials.c.position == position
-                    )
-                )
-                connection.execute(
-                    trials.insert().values(job_id=claim.id, position=position, trial=trial)
-                )
-            _tell(connection, claim.id, notes.events)
+                step.put_trial(claim.id, position, trial)
+            step.tell(claim.id, notes.events)
 
     def finish(
         self,
@@ -236,170 +248,97 @@ class Jobs:
         reason: tuple[str, str] | None = None,
         usage: Plain | None = None,
     ) -> None:
-        """End a job, if it is still this claim's; one that is to be cancelled is cancelled."""
-        with self._store.write() as connection:
+        """End a job, if it is still this claim's; one that is to be cancelled is cancelled.
+
+        Args:
+            claim: The hold on it.
+            status: How it ended.
+            result: The answer; of a job that did not succeed, what was known by then.
+            reason: Code and detail, unless it succeeded.
+            usage: What it took.
+        """
+        with self._store.write("finish") as connection:
             row = connection.execute(
                 sa.select(jobs).where(jobs.c.id == claim.id, jobs.c.fence == claim.fence)
             ).one_or_none()
-            if row is None or row.status not in ("running", "cancelling"):
+            if row is None or row.status not in HELD:
                 return
             if row.status == "cancelling":
-                status, result, reason = "cancelled", None, _cancelled()
+                status, reason = "cancelled", CANCELLED
             progress = dict(row.progress)
             if status == "succeeded":
                 progress |= {"fraction": 1.0, "eta_seconds": 0.0}
-            _move(
-                connection,
+            Step(connection, self._clock()).move(
                 claim.id,
                 (row.status,),
                 status=status,
                 reason=reason,
                 result=result,
+                partial=result is not None and status != "succeeded",
                 usage=usage,
                 progress=progress | {"eta_seconds": None},
             )
-            _end_trials(connection, claim.id, status)
 
     def give_back(self, worker: str) -> None:
         """Return what a stopping worker holds to the queue; the attempt is not counted."""
-        with self._store.write() as connection:
+        with self._store.write("give_back") as connection:
+            step = Step(connection, self._clock())
             held = connection.execute(
-                sa.select(jobs).where(
-                    jobs.c.worker == worker, jobs.c.status.in_(("running", "cancelling"))
-                )
+                sa.select(jobs).where(jobs.c.worker == worker, jobs.c.status.in_(HELD))
             ).all()
             for row in held:
-                _requeue(connection, row, row.attempt - 1, "worker_stopped")
+                step.requeue(row, row.attempt - 1, "worker_stopped")
             connection.execute(workers.delete().where(workers.c.id == worker))
 
     def reap(self) -> None:
-        """Take back what dead workers hold."""
-        now = time.time()
-        late = (jobs.c.status.in_(("running", "cancelling")), jobs.c.lease_until < now)
-        with self._store.read() as connection:
-            if connection.execute(sa.select(jobs.c.id).where(*late).limit(1)).first() is None:
-                return
-        with self._store.write() as connection:
-            for row in connection.execute(sa.select(jobs).where(*late)).all():
+        """Take back what dead workers hold; asked often, since it also watches leases."""
+        late = self._late()
+        if not late:
+            return
+        with self._store.write("reap") as connection:
+            now = self._clock()
+            step = Step(connection, now)
+            for row in connection.execute(sa.select(jobs).where(jobs.c.id.in_(late))).all():
+                if (row.fence, row.lease_until) != late[row.id]:
+                    continue  # somebody was quicker, or its worker lives
                 if row.status == "running" and row.attempt >= self._settings.attempts:
                     detail = (
                         f"The process that worked on it was lost {row.attempt} times. Ask again; "
                         "if it happens again, take a smaller model, batch or data set."
                     )
-                    lost = ("worker_lost", detail)
-                    _move(connection, row.id, ("running",), status="failed", reason=lost)
-                    _end_trials(connection, row.id, "failed")
+                    step.move(row.id, ("running",), status="failed", reason=("worker_lost", detail))
                 else:
-                    _requeue(connection, row, row.attempt, "worker_lost")
+                    step.requeue(row, row.attempt, "worker_lost")
             silent = now - 10 * self._settings.lease_seconds
             connection.execute(workers.delete().where(workers.c.seen_at < silent))
 
+    def _late(self) -> dict[str, tuple[int, float]]:
+        """Jobs whose worker is dead, with the fence and the lease that show it.
+
+        A lease says when it ends, but clocks jump. So one that is over must have stood still for
+        half its length before our eyes, and one that stands still for its whole length is over.
+        """
+        now, ticks, lease = self._clock(), self._ticks(), self._settings.lease_seconds
+        query = sa.select(jobs.c.id, jobs.c.fence, jobs.c.lease_until).where(
+            jobs.c.status.in_(HELD)
+        )
+        with self._store.read() as connection:
+            held = connection.execute(query).all()
+        before, self._watched = self._watched, {}
+        late = {}
+        for row in held:
+            mark = (row.fence, row.lease_until)
+            known, since = before.get(row.id, (mark, ticks))
+            since = since if known == mark else ticks
+            self._watched[row.id] = (mark, since)
+            if ticks - since > (lease / 2 if row.lease_until < now else lease):
+                late[row.id] = mark
+        return late
+
     def workers_alive(self) -> int:
         """Workers that were heard of within a lease."""
-        since = time.time() - self._settings.lease_seconds
-        query = sa.select(sa.func.count()).select_from(workers).where(workers.c.seen_at > since)
+        now, lease = self._clock(), self._settings.lease_seconds
+        heard = workers.c.seen_at.between(now - lease, now + lease)
+        query = sa.select(sa.func.count()).select_from(workers).where(heard)
         with self._store.read() as connection:
             return int(connection.scalar(query) or 0)
-
-
-def _cancelled() -> tuple[str, str]:
-    return "cancelled", "Cancelled on request."
-
-
-def _requeue(connection: Connection, row: Row[Any], attempt: int, why: str) -> None:
-    """Back into the queue, or to its end where somebody has asked for that."""
-    if row.status == "cancelling":
-        _move(connection, row.id, ("cancelling",), status="cancelled", reason=_cancelled())
-        _end_trials(connection, row.id, "cancelled")
-        return
-    _move(
-        connection,
-        row.id,
-        ("running",),
-        status="queued",
-        attempt=attempt,
-        # Whoever held it may wake up again: from now on its fence is not the job's.
-        fence=row.fence + 1,
-        worker=None,
-        lease_until=None,
-        progress=NO_PROGRESS,
-        why=why,
-    )
-
-
-def _move(
-    connection: Connection,
-    job: str,
-    from_: Sequence[str],
-    *,
-    status: str,
-    reason: tuple[str, str] | None = None,
-    why: str | None = None,
-    **values: Any,
-) -> bool:
-    """One transition, with its event; False where the job was in none of the states `from_`."""
-    ends = status in ENDED
-    if ends:
-        values |= {"finished_at": time.time(), "worker": None, "lease_until": None}
-    changed = connection.execute(
-        jobs.update()
-        .where(jobs.c.id == job, jobs.c.status.in_(from_))
-        .values(
-            status=status,
-            version=jobs.c.version + 1,
-            reason_code=reason[0] if reason else None,
-            reason_detail=reason[1] if reason else None,
-            **values,
-        )
-        .returning(jobs.c.attempt)
-    ).one_or_none()
-    if changed is None:
-        return False
-    data: Plain = {"status": status, "attempt": changed.attempt}
-    if why is not None:
-        data["reason"] = why
-    if reason is not None:
-        data |= {"code": reason[0], "detail": reason[1]}
-    told: list[tuple[str, Plain]] = [("status", data)]
-    if ends:
-        told.append(("done", {"status": status, "result": values.get("result")}))
-    _tell(connection, job, told)
-    return True
-
-
-def _tell(connection: Connection, job: str, told: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    """Write events under the job's next numbers; the numbers are dense."""
-    if not told:
-        return
-    last = connection.execute(
-        jobs.update()
-        .where(jobs.c.id == job)
-        .values(last_seq=jobs.c.last_seq + len(told))
-        .returning(jobs.c.last_seq)
-    ).scalar_one()
-    now = time.time()
-    connection.execute(
-        events.insert(),
-        [
-            {
-                "job_id": job,
-                "seq": last - len(told) + 1 + number,
-                "at": now,
-                "type": kind,
-                "data": {"v": EVENT_VERSION, **data},
-            }
-            for number, (kind, data) in enumerate(told)
-        ],
-    )
-
-
-def _end_trials(connection: Connection, job: str, status: str) -> None:
-    """Trials that nobody goes on with are closed with the job."""
-    last = "cancelled" if status == "cancelled" else "failed"
-    for row in connection.execute(sa.select(trials).where(trials.c.job_id == job)).all():
-        if row.trial["status"] in ("waiting", "running"):
-            connection.execute(
-                trials.update()
-                .where(trials.c.job_id == job, trials.c.position == row.position)
-                .values(trial={**row.trial, "status": last})
-            )

@@ -69,7 +69,7 @@ class Library:
             "sha256": digest,
             "size_bytes": size,
         }
-        with self._store.write() as connection:
+        with self._store.write("add_dataset") as connection:
             connection.execute(datasets.insert().values(**values))
         return self.dataset(values["id"])
 
@@ -106,7 +106,7 @@ class Library:
             "config": config,
             "size_bytes": size,
         }
-        with self._store.write() as connection:
+        with self._store.write("add_model") as connection:
             connection.execute(models.insert().values(**values))
         return self.model(values["id"])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from api.jobs import LIVE
+from api.transitions import LIVE
 
 Plain = dict[str, Any]
 
@@ -101,7 +101,7 @@ def recommendation(row: Row[Any]) -> Plain:
         "request": row.request,
         "advice_before": row.advice_before,
         "result": row.result,
-        "partial": False,
+        "partial": row.partial,
         "usage": row.usage,
         "links": links,
     }

@@ -1,68 +1,134 @@
-"""Turns the messages of a probe into trials, progress and events of its job."""
+"""Turns the messages of probes into trials, progress and events of their job.
+
+A probe that goes on where another was stopped tells everything again from the beginning; what the
+job knows already is not written twice.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
+from dataclasses import dataclass
 from typing import Any
 
-from api.jobs import NO_PROGRESS, Claim, Jobs, Notes, Plain
+from sqlalchemy.exc import OperationalError
+
+from api.jobs import Claim, Jobs, Notes
+from api.transitions import Plain
+
+logger = logging.getLogger(__name__)
 
 # Losses and progress are gathered for so long, so a stream gets a few events a second.
 GATHER_SECONDS = 0.25
 # Points kept of a trial's curve; more are thinned to half.
 MOST_POINTS = 512
+# How the reasons begin for which a trial stops.
+PLACED = "place"
+LOST = "ended the process"
+INFEASIBLE = (LOST, "failed with", "ran out of memory")
+GONE_ON_WITHOUT = ("diverged", "infeasible")
+
+
+@dataclass(frozen=True)
+class Working:
+    """What a probe is training.
+
+    Attributes:
+        key: Under which a journal keeps that it cannot be trained.
+        label: What people call it.
+    """
+
+    key: str
+    label: str
 
 
 class Record:
-    """What one job's probe has said so far.
+    """What the probes of one job have said so far, those of earlier attempts included.
 
     Args:
         claim: The hold on the job.
         jobs: Where it is written.
+
+    Attributes:
+        working: What the probe was at when it spoke last, or None.
     """
 
     def __init__(self, claim: Claim, jobs: Jobs) -> None:
         self._claim = claim
         self._jobs = jobs
-        self._began = self._written = time.monotonic()
         self._limit = float(claim.spec["max_seconds"])
-        self._trials: list[Plain] = []
-        self._progress: Plain = dict(NO_PROGRESS)
+        row = jobs.get(claim.id)
+        assert row is not None  # it was claimed
+        self._progress: Plain = dict(row.progress)
+        self._trials = jobs.trials(claim.id)
+        self._said_before = self._said_now = set(jobs.logged(claim.id))
         self._notes = Notes()
         # Points that no event has carried yet, by trial.
         self._fresh: dict[int, Plain] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """A probe begins from the beginning."""
+        self.working: Working | None = None
+        self._said_before = self._said_now | self._said_before
+        self._said_now = set()
+        self._began = self._written = time.monotonic()
 
     def hear(self, message: Plain) -> None:
         """Take in one message; write when something ended, or enough has gathered."""
         kind = message["kind"]
+        self.working = None
         getattr(self, f"_{kind}")(message)
         due = time.monotonic() - self._written > GATHER_SECONDS
         if due or kind in ("planned", "stopped"):
             self.write()
 
     def write(self) -> None:
-        """Write what has gathered."""
+        """Write what has gathered; what cannot be written now is kept for the next time."""
+        self._written = time.monotonic()
         for position, point in self._fresh.items():
             self._notes.events.append(("trial.metric", point))
             self._notes.trials[position] = self._trials[position]
         self._fresh = {}
         if self._notes:
-            self._jobs.note(self._claim, self._notes)
+            try:
+                self._jobs.note(self._claim, self._notes)
+            except OperationalError as error:  # the disk is full, or the ledger locked
+                logger.warning("job %s: %s", self._claim.id, error.orig)
+                return
         self._notes = Notes()
-        self._written = time.monotonic()
+
+    def lost(self, working: Working, how: str) -> None:
+        """Say that a candidate ended its process again and is not tried any more."""
+        self._event("log", text=f"{working.label} {how}; going on without it")
+        self.write()
 
     def _said(self, message: Plain) -> None:
-        self._event("log", text=message["text"])
+        text = message["text"]
+        self._said_now.add(text)
+        if text not in self._said_before:
+            self._event("log", text=text)
+
+    def _working(self, message: Plain) -> None:
+        self.working = Working(message["key"], message["label"])
 
     def _planned(self, message: Plain) -> None:
+        known, self._trials = self._trials, []
         for position, asked in enumerate(message["trials"]):
+            before = known[position] if position < len(known) else None
+            if before is not None and before["label"] == asked["label"]:
+                if before["stopped"] is None:
+                    before["attempts"] += 1
+                self._trials.append(before)
+                self._notes.trials[position] = before
+                continue
             trial: Plain = {
                 "id": f"trl_{self._claim.id.removeprefix('rec_')}_{position}",
                 "index": position,
                 "label": asked["label"],
                 "optimizer": {key: asked[key] for key in ("method", "learning_rate", "config")},
                 "status": "waiting",
-                "attempts": self._claim.attempt,
+                "attempts": 1,
                 "steps": 0,
                 "final_loss": None,
                 "val_metric": None,
@@ -77,10 +143,12 @@ class Record:
     def _trained(self, message: Plain) -> None:
         position = message["trial"]
         trial = self._trials[position]
+        points = [point for point in message["points"] if point[0] > trial["steps"]]
+        if not points:
+            return
         if trial["status"] == "waiting":
             trial["status"] = "running"
             self._event("trial.started", trial=trial["id"], index=position, label=trial["label"])
-        points = message["points"]
         trial["steps"], trial["final_loss"] = points[-1]
         trial["loss_curve"] = thinned([*trial["loss_curve"], *points])
         if points[-1][1] is None:
@@ -99,6 +167,8 @@ class Record:
     def _judged(self, message: Plain) -> None:
         position, step, loss = message["trial"], message["step"], message["loss"]
         trial = self._trials[position]
+        if trial["val_curve"] and step <= trial["val_curve"][-1][0]:
+            return
         trial["val_metric"] = loss
         trial["val_curve"] = [*trial["val_curve"], [step, loss]]
         self._notes.trials[position] = trial
@@ -116,23 +186,26 @@ class Record:
 
     def _stopped(self, message: Plain) -> None:
         position = message["trial"]
-        trial = self._trials[position]
-        trial["stopped"] = message["reason"]
-        if trial["status"] != "diverged":
-            placed = message["reason"].startswith("place")
-            trial["status"] = "stopped_early" if placed else "completed"
+        trial, reason = self._trials[position], message["reason"]
+        if trial["stopped"] is not None:
+            return
+        trial["stopped"] = reason
+        if reason.startswith(INFEASIBLE):
+            trial["status"] = "infeasible"
+        elif trial["status"] != "diverged":
+            trial["status"] = "stopped_early" if reason.startswith(PLACED) else "completed"
         self._notes.trials[position] = trial
         self._event(
             "trial.finished",
             trial=trial["id"],
             index=position,
             status=trial["status"],
-            reason=message["reason"],
+            reason=reason,
         )
         ended = [t["status"] for t in self._trials]
         self._move_on(
             trials_done=sum(s not in ("waiting", "running") for s in ended),
-            trials_failed=sum(s == "diverged" for s in ended),
+            trials_failed=sum(s in GONE_ON_WITHOUT for s in ended),
         )
 
     def _spent(self, message: Plain) -> None:
@@ -140,6 +213,8 @@ class Record:
         seconds = time.monotonic() - self._began
         fraction = max(message["fraction"], min(1.0, seconds / self._limit))
         eta = seconds / fraction - seconds if fraction > 0 else None
+        # A probe that goes on where another was stopped is not behind it.
+        fraction = max(fraction, self._progress["fraction"])
         self._move_on(
             fraction=round(fraction, 4), eta_seconds=None if eta is None else round(eta, 1)
         )

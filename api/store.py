@@ -17,6 +17,7 @@ import alembic.config
 import sqlalchemy as sa
 from sqlalchemy import Column, Connection, Float, Integer, String
 
+from api.failpoints import reach
 from api.settings import Settings
 
 # Crockford's alphabet: no letter looks like a digit.
@@ -64,6 +65,8 @@ jobs = sa.Table(
     Column("advice_before", sa.JSON, nullable=False),
     Column("progress", sa.JSON, nullable=False),
     Column("result", sa.JSON),
+    # Whether the result is what was known when the job was ended before its time.
+    Column("partial", sa.Boolean, nullable=False, server_default=sa.false()),
     Column("usage", sa.JSON),
 )
 trials = sa.Table(
@@ -112,9 +115,17 @@ class Store:
         self._writer = _engine(settings.database_url, "BEGIN IMMEDIATE")
         self._reader = _engine(settings.database_url, "BEGIN")
 
-    def write(self) -> Any:
-        """A transaction that writes: a context manager over a connection."""
-        return self._writer.begin()
+    @contextmanager
+    def write(self, step: str = "write") -> Iterator[Connection]:
+        """A transaction that writes.
+
+        Args:
+            step: What it is for; tests kill this process before and after its commit.
+        """
+        with self._writer.begin() as connection:
+            yield connection
+            reach(f"{step}.before_commit")
+        reach(f"{step}.after_commit")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -143,7 +154,9 @@ class Store:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         target = self.blob(digest)
         target.parent.mkdir(exist_ok=True, mode=0o700)
+        reach("keep.before_replace")
         file.replace(target)
+        reach("keep.after_replace")
         return digest
 
     def blob(self, digest: str) -> Path:

@@ -12,7 +12,8 @@ from sse_starlette import ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from api import present
-from api.jobs import ENDED, EVENT_VERSION, Jobs, Plain
+from api.jobs import Jobs
+from api.transitions import ENDED, EVENT_VERSION, Plain
 
 RETRY_MILLISECONDS = 2000
 AT_ONCE = 200

@@ -159,7 +159,7 @@ def advised(
     """
     if problem is None:
         problem = read(request, hears)
-    budget = Budget(request.tier, problem.full_steps, request.max_seconds)
+    budget = Budget(request.tier, problem.full_steps, request.max_seconds, enough=hears.enough)
     description = describe(problem)
     outlook = prior.shipped().about(description.to_dict())
     candidates = propose(outlook, request.include, width(request.tier, problem.full_steps))

@@ -62,6 +62,7 @@ class Budget:
         full_steps: Steps of one full training, at least 1.
         max_seconds: Wall-clock limit in seconds, above 0, or None for no limit.
         clock: Gives the present time in seconds; replaced in tests.
+        enough: Whether somebody wants an end now, as if the seconds had passed.
 
     Raises:
         RequestError: When the tier is unknown or a limit is not positive.
@@ -79,6 +80,7 @@ class Budget:
         max_seconds: float | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        enough: Callable[[], bool] = lambda: False,
     ) -> None:
         check_tier(tier)
         check_max_seconds(max_seconds)
@@ -90,6 +92,7 @@ class Budget:
         self.compile_seconds = 0.0
         self.by_purpose: dict[str, float] = defaultdict(float)
         self._clock = clock
+        self._enough = enough
         self._started = clock()
 
     @property
@@ -107,8 +110,9 @@ class Budget:
         return self.spent + gradients <= self.limit * (1 + 1e-9) and not self.out_of_time()
 
     def out_of_time(self) -> bool:
-        """Whether the wall-clock limit has passed."""
-        return self.max_seconds is not None and self.seconds >= self.max_seconds
+        """Whether the wall-clock limit has passed, or somebody wants an end."""
+        passed = self.max_seconds is not None and self.seconds >= self.max_seconds
+        return passed or self._enough()
 
     def spend(self, purpose: str, gradients: float) -> None:
         """Book work that is about to be done.
@@ -120,6 +124,8 @@ class Budget:
         Raises:
             BudgetExhausted: When it does not fit; nothing is booked then.
         """
+        if self._enough():
+            raise BudgetExhausted("Asked to come to an end with what is known.")
         if self.out_of_time():
             raise BudgetExhausted(
                 f"{self.seconds:.1f} of {self.max_seconds:g} seconds are used. "

@@ -48,6 +48,13 @@ class Progress:
     def spent(self, fraction: float) -> None:
         """How much of the budget is used, in [0, 1]."""
 
+    def enough(self) -> bool:
+        """Whether to come to an end with what is known, as if `max_seconds` had passed.
+
+        Asked before every piece of work.
+        """
+        return False
+
 
 class Lines(Progress):
     """Hands the lines on to a function.

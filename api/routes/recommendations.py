@@ -10,7 +10,7 @@ from sse_starlette import EventSourceResponse
 
 from api import present
 from api.errors import ApiError, not_found, responses
-from api.jobs import ENDED, Jobs, QueueFull
+from api.jobs import Jobs, QueueFull
 from api.library import Library
 from api.resolve import resolve
 from api.routes import TheJobs, TheLibrary, TheSettings
@@ -24,6 +24,7 @@ from api.schemas import (
 )
 from api.settings import Settings
 from api.stream import finished, follow
+from api.transitions import ENDED
 
 router = APIRouter(prefix="/v1/recommendations", tags=["recommendations"])
 Id = Annotated[RecommendationId, Path(alias="recommendation_id")]

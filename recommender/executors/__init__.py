@@ -7,7 +7,7 @@ somebody else's model. `local` runs it in a child process of this machine, which
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -67,12 +67,15 @@ class Outcome:
 
     Attributes:
         status: What became of it.
-        result: `Advice.to_dict()` where it succeeded.
+        result: `Advice.to_dict()` where it succeeded, and of what was known where it was cancelled
+            or timed out in the middle of its work.
         code: Why it did not: "model_rejected", "data_rejected", "request_rejected",
             "backend_unavailable", "out_of_memory",
-            "budget_exhausted_no_result", "probe_died", "probe_misbehaved" or "internal".
+            "budget_exhausted_no_result", "probe_died", "probe_misbehaved", "storage_full" or
+            "internal".
         detail: The same in a sentence.
         usage: `cpu_seconds`, `wall_seconds` and `peak_memory_bytes`, as far as known.
+        died: Whether its process ended, or was ended for its memory, before it had an answer.
     """
 
     status: Literal["succeeded", "failed", "timed_out", "cancelled"]
@@ -80,10 +83,32 @@ class Outcome:
     code: str | None
     detail: str | None
     usage: Plain
+    died: bool = False
 
 
 class Executor(Protocol):
-    """Runs one probe."""
+    """Runs one probe; made before there is one to run, so that it can prepare itself.
+
+    Attributes:
+        backend: The Keras backend that it probes on.
+        alive: Whether it can still run one.
+        pid: The process that it runs in.
+    """
+
+    @property
+    def backend(self) -> str:
+        """The Keras backend that it probes on."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still run a probe."""
+
+    @property
+    def pid(self) -> int:
+        """The process that it runs in."""
+
+    def close(self) -> None:
+        """Let go of it; nothing of it runs afterwards."""
 
     def run(
         self,
@@ -91,16 +116,20 @@ class Executor(Protocol):
         hears: Callable[[Plain], None],
         cancelled: Callable[[], bool],
         journal: Path | None = None,
+        failed: Mapping[str, str] | None = None,
     ) -> Outcome:
         """Probe, and come back when it is over.
 
         Args:
             spec: What to do.
             hears: Is called with each message of the probe, in order: `kind` is "said" (text),
-                "planned" (trials), "trained" (trial, first, losses, rate), "judged" (trial, step,
-                loss), "stopped" (trial, reason) or "spent" (fraction). A trial is its position in
-                the plan; a loss that is not finite is None.
-            cancelled: Is asked several times a second; once it says so, the probe is ended.
+                "planned" (trials), "working" (trial or None, label, key), "trained" (trial, points,
+                rate), "judged" (trial, step, loss), "stopped" (trial, reason) or "spent"
+                (fraction). A trial is its position in the plan; a loss that is not finite is None.
+            cancelled: Is asked several times a second; once it says so, the probe is given two
+                seconds to say what it knows, and ended. What it raises ends the probe at once.
             journal: Folder that keeps what was trained: asked again with it, the probe goes on
-                where it was.
+                where it was, and tells everything from the beginning.
+            failed: Candidates that are not to be trained any more, by the `key` of their "working"
+                messages, and why; needs a journal.
         """

@@ -9,6 +9,7 @@ itself.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -18,6 +19,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,8 @@ from recommender.executors.messages import POINTS
 from recommender.progress import Progress
 from recommender.settings import Setting
 
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL = "The disk is full where probes keep what they measure. Free some, and ask again."
 # Errors of the request by whose fault they are.
 MODEL_CODES = frozenset(
     {
@@ -56,11 +60,29 @@ class Pipe:
 
 
 class Told(Progress):
-    """Turns what happens into messages."""
+    """Turns what happens into messages.
 
-    def __init__(self, pipe: Pipe) -> None:
+    Args:
+        pipe: Where they go.
+        enough: Is set once the probe is to end with what it knows.
+    """
+
+    def __init__(self, pipe: Pipe, enough: threading.Event) -> None:
         self._pipe = pipe
+        self._enough = enough
         self._trials: dict[Setting, int] = {}
+
+    def enough(self) -> bool:
+        """Whether the starter has said so."""
+        return self._enough.is_set()
+
+    def working(self, setting: Setting) -> None:
+        """Send it on, with the key under which a journal keeps that the setting fails."""
+        from recommender.population import failure_key
+
+        key = failure_key(setting, os.environ["KERAS_BACKEND"])
+        trial = self._trials.get(setting)
+        self._pipe.send("working", trial=trial, label=setting.label, key=key)
 
     def said(self, text: str) -> None:
         """Send it on."""
@@ -109,16 +131,22 @@ def _plain(loss: float) -> float | None:
     return float(f"{loss:.6g}") if math.isfinite(loss) else None
 
 
-def end_with_starter() -> None:
-    """End this process when its standard input does: its starter has been killed."""
+def end_with_starter() -> threading.Event:
+    """End this process when its standard input does: its starter has been killed.
+
+    Returns:
+        Is set when anything comes on it: the starter wants an end with what is known.
+    """
+    enough = threading.Event()
 
     def watch() -> None:
         # Not through sys.stdin: a thread that holds its lock makes Python abort at its end.
         while os.read(0, 4096):
-            pass
+            enough.set()
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
+    return enough
 
 
 def materials(spec: Plain) -> Plain:
@@ -161,17 +189,21 @@ def _loss(name: str, *, from_logits: bool) -> Any:
     return getattr(keras.losses, class_name)(from_logits=True)
 
 
-def probe(asked: Plain, pipe: Pipe) -> None:
+def probe(asked: Plain, pipe: Pipe, enough: threading.Event) -> None:
     """Ask for advice, and send the result or the reason why there is none.
 
     Args:
-        asked: The specification as `spec`, and perhaps the `journal`.
+        asked: The specification as `spec`, and perhaps the `journal` and what `failed` before.
         pipe: Where messages go.
+        enough: Is set once the probe is to end with what it knows.
     """
     from recommender.advise import recommend
+    from recommender.journal import add
 
     spec, journal = asked["spec"], asked["journal"]
     try:
+        if journal is not None and asked["failed"]:
+            add(Path(journal), asked["failed"])
         advice = recommend(
             **materials(spec),
             epochs=spec["epochs"],
@@ -182,11 +214,17 @@ def probe(asked: Plain, pipe: Pipe) -> None:
             include=spec["include"],
             seed=spec["seed"],
             backend=os.environ["KERAS_BACKEND"],  # a jailed process starts no other
-            progress=Told(pipe),
+            progress=Told(pipe, enough),
             journal=journal,
         )
-    except RequestError as error:
-        _fail(pipe, rejected(error.code), str(error))
+    except (RequestError, OSError) as error:
+        if full(error):
+            _fail(pipe, "storage_full", FULL)
+        elif isinstance(error, RequestError):
+            _fail(pipe, rejected(error.code), str(error))
+        else:
+            traceback.print_exc()
+            _fail(pipe, "internal", f"The probe failed with {type(error).__name__}.")
     except MemoryError:
         _fail(pipe, "out_of_memory", "The probe ran out of memory. Take a smaller model or batch.")
     except Exception as error:  # noqa: BLE001 - a framework may fail in any way; the asker gets a reason
@@ -204,6 +242,12 @@ def rejected(code: str) -> str:
     if code in MODEL_CODES:
         return "model_rejected"
     return "data_rejected" if code in DATA_CODES else "request_rejected"
+
+
+def full(error: BaseException) -> bool:
+    """Whether a disk had no room for what was measured."""
+    found = error.__cause__ if isinstance(error, RequestError) else error
+    return isinstance(found, OSError) and found.errno in NO_SPACE
 
 
 def usage() -> Plain:
@@ -237,5 +281,4 @@ def main() -> None:
         detail = f"The backend {backend} is not installed where probes run: {missing} is missing."
         _fail(pipe, "backend_unavailable", f"{detail} Name another one, or install it.")
         return
-    end_with_starter()
-    probe(json.loads(line), pipe)
+    probe(json.loads(line), pipe, end_with_starter())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import logging
 import math
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from recommender.answer import Plain
 from recommender.executors import Limits, Outcome, ProbeSpec, cell, jail
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 # What a child may see of this process' environment: nothing that may be a secret.
 PASSED = frozenset({"PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV"})
 PASSED_PREFIXES = ("JAX_", "XLA_", "TF_", "OMP_", "MKL_", "OPENBLAS_", "CUDA_", "NVIDIA_")
+PREFIX = "probe-"
 # Between two looks at the pipe, the clock, the memory and the asker.
 LOOK_SECONDS = 0.1
 # Between two looks at the files that it has written.
@@ -33,6 +36,8 @@ FILES_SECONDS = 0.5
 # Processor time beyond what its threads can take until its deadline.
 SPARE_CPU_SECONDS = 60
 LAST_WORDS = 2000
+# What a probe gets to say what it knows, once it is to end; nothing where it has not begun.
+ENDING_SECONDS = 2.0
 
 
 class LocalProbe:
@@ -59,15 +64,18 @@ class LocalProbe:
     ) -> None:
         self.backend = backend
         self._limits = limits
-        self._folder = Path(tempfile.mkdtemp(prefix="probe-", dir=scratch))
+        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=scratch))
         self._folder.chmod(0o700)
         self._errors = (self._folder / "stderr").open("wb")
+        # The child has it open as well: until both are gone, `abandoned` leaves the folder alone.
+        fcntl.flock(self._errors, fcntl.LOCK_EX)
         cell.make(self._folder)
         self._written = (self._folder / jail.WORK, self._folder / jail.JOURNAL)
         self._next_look = 0.0
         read, write = os.pipe()
         self._reader = Reader(read)
         self._peak = 0
+        self._begun = False  # whether it has said anything of its probe
         # Open, so that the child finds it though it may have been moved to its place already.
         journal = os.open(self._folder / jail.JOURNAL, os.O_RDONLY)
         held = (str(self._folder), f"/proc/self/fd/{journal}") if jailed else ("-", "-")
@@ -103,23 +111,25 @@ class LocalProbe:
         hears: Callable[[Plain], None],
         cancelled: Callable[[], bool],
         journal: Path | None = None,
+        failed: Mapping[str, str] | None = None,
     ) -> Outcome:
         """Probe in the child, and end it; see `Executor`."""
         began = time.monotonic()
         seconds = spec.max_seconds + self._limits.grace_seconds
         try:
             self._limit_cpu(seconds)
-            asked = {"spec": self._given(spec).to_dict(), "journal": self._lent(journal)}
+            asked = {
+                "spec": self._given(spec).to_dict(),
+                "journal": self._lent(journal),
+                "failed": dict(failed or {}),
+            }
             outcome = self._supervise(asked, hears, cancelled, began + seconds)
+        except Misbehaved as error:
+            outcome = self._misbehaved(f"said what no probe says: {error}")
         finally:
             self.close()
-        return Outcome(
-            outcome.status,
-            outcome.result,
-            outcome.code,
-            outcome.detail,
-            {**outcome.usage, "wall_seconds": round(time.monotonic() - began, 2)},
-        )
+        used = {**outcome.usage, "wall_seconds": round(time.monotonic() - began, 2)}
+        return dataclasses.replace(outcome, usage=used)
 
     def close(self) -> None:
         """End the child and everything it started, and remove its folder."""
@@ -163,41 +173,64 @@ class LocalProbe:
         cancelled: Callable[[], bool],
         deadline: float,
     ) -> Outcome:
-        assert self._process.stdin is not None  # opened as a pipe above
-        try:
-            self._process.stdin.write(json.dumps(asked).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
+        if not self._tell(asked):
             return self._dead()
+        ending: Outcome | None = None  # how it ends, once it has been told to
         while True:
             ended = not self.alive
-            try:
-                messages, closed = self._reader.read(LOOK_SECONDS)
-            except Misbehaved as error:
-                return self._misbehaved(f"said what no probe says: {error}")
-            for message in messages:
-                if message["kind"] in ("result", "failed"):
-                    return self._last(message)
-                if message["kind"] != "ready":
-                    hears(message)
+            messages, closed = self._reader.read(LOOK_SECONDS)
+            last = self._pass_on(messages, hears)
+            if last is not None:
+                return self._last(last, ending)
             if ended or closed:
-                return self._dead()
-            if cancelled():
-                return Outcome("cancelled", None, "cancelled", "Cancelled on request.", {})
-            overrun = self._overrun(asked["spec"]["max_seconds"], deadline)
+                return self._dead() if ending is None else ending
+            if ending is None:
+                ending = self._reason_to_end(asked["spec"]["max_seconds"], cancelled, deadline)
+                until = time.monotonic() + ENDING_SECONDS
+                if ending is not None and not (self._begun and self._tell("enough")):
+                    return ending
+            elif time.monotonic() > until:
+                return ending
+            overrun = self._overrun()
             if overrun is not None:
                 return overrun
 
-    def _last(self, message: Plain) -> Outcome:
+    def _pass_on(self, messages: list[Plain], hears: Callable[[Plain], None]) -> Plain | None:
+        """Hand messages on up to the last one that a probe sends, which is returned."""
+        for message in messages:
+            if message["kind"] in ("result", "failed"):
+                return message
+            if message["kind"] != "ready":
+                self._begun = True
+                hears(message)
+        return None
+
+    def _tell(self, what: Any) -> bool:
+        """Send the child a line; False where it is gone."""
+        assert self._process.stdin is not None  # opened as a pipe above
+        try:
+            self._process.stdin.write(json.dumps(what).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return False
+        return True
+
+    def _last(self, message: Plain, ending: Outcome | None) -> Outcome:
         """The outcome that the child's last message tells."""
+        if ending is not None:
+            return dataclasses.replace(ending, result=message.get("result"), usage=message["usage"])
         if message["kind"] == "result":
             return Outcome("succeeded", message["result"], None, None, message["usage"])
         if message["code"] == "internal":
             logger.error("probe failed: %s", self._last_words())
         return Outcome("failed", None, message["code"], message["detail"], message["usage"])
 
-    def _overrun(self, max_seconds: float, deadline: float) -> Outcome | None:
-        """The outcome of a child that used more than it may, or None."""
+    def _reason_to_end(
+        self, max_seconds: float, cancelled: Callable[[], bool], deadline: float
+    ) -> Outcome | None:
+        """The outcome of a child that has to end with what it knows, or None."""
+        if cancelled():
+            return Outcome("cancelled", None, "cancelled", "Cancelled on request.", self._memory())
         if time.monotonic() > deadline:
             return Outcome(
                 "timed_out",
@@ -207,6 +240,10 @@ class LocalProbe:
                 "more for importing and compiling. Give max_seconds more, or take a smaller tier.",
                 self._memory(),
             )
+        return None
+
+    def _overrun(self) -> Outcome | None:
+        """The outcome of a child that used more memory than it may, or None."""
         self._peak = max(self._peak, resident_bytes(self._process.pid))
         if self._peak > self._limits.memory_mb * 2**20:
             return Outcome(
@@ -216,6 +253,7 @@ class LocalProbe:
                 f"The probe used more than its {self._limits.memory_mb} MiB of memory. Take a "
                 "smaller model, batch or data set.",
                 self._memory(),
+                died=True,
             )
         return self._too_many_files()
 
@@ -254,6 +292,7 @@ class LocalProbe:
             f"The process that probed ended with {how} before it had an answer.{hint} "
             "Ask again; if it ends the same way, take a smaller model or batch.",
             self._memory(),
+            died=True,
         )
 
     def _memory(self) -> Plain:
@@ -263,6 +302,19 @@ class LocalProbe:
         with (self._folder / "stderr").open("rb") as errors:
             errors.seek(max(0, errors.seek(0, os.SEEK_END) - LAST_WORDS))
             return errors.read(LAST_WORDS).decode("utf-8", errors="replace")
+
+
+def abandoned(scratch: Path) -> list[Path]:
+    """Folders in which no child works any more, and whose starter was killed."""
+    found = []
+    for folder in scratch.glob(f"{PREFIX}*"):
+        try:
+            with (folder / "stderr").open("rb") as errors:
+                fcntl.flock(errors, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # in use, or just made or removed
+            continue
+        found.append(folder)
+    return found
 
 
 def child_environment(own: Mapping[str, str], backend: str, home: Path) -> dict[str, str]:

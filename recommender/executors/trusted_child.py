@@ -92,12 +92,14 @@ def _opened(
 
 
 def relay(send: Callable[[Any], None]) -> Progress:
-    """A listener that sends on whatever it hears."""
+    """A listener that sends on whatever it hears; it answers nothing."""
 
     def sends(name: str) -> Callable[..., None]:
         return lambda _, *arguments: send(("heard", name, arguments))
 
-    methods = {name: sends(name) for name in vars(Progress) if not name.startswith("_")}
+    answers = {Progress.enough.__name__}
+    told = {name for name in vars(Progress) if not name.startswith("_")} - answers
+    methods = {name: sends(name) for name in told}
     listener: Progress = type("Relay", (Progress,), methods)()
     return listener
 

@@ -1,0 +1,82 @@
+"""Temporary folders of probes, uploads and journals, and what becomes of those left by a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from api.failpoints import reach
+
+JOURNALS = "journal"
+# The folder of the present attempt appears in one step.
+PART = ".part"
+# Uploads take minutes at most; a probe's folder is known to be in use a moment after it is made.
+UPLOAD_SECONDS = 3600.0
+PROBE_SECONDS = 60.0
+
+
+def journal(scratch: Path, job: str, fence: int) -> Path:
+    """The journal of an attempt at a job, with everything that earlier attempts have kept.
+
+    Each attempt has a folder of its own: the process of an earlier one may only have been asleep,
+    and still hold its journal.
+
+    Args:
+        scratch: Where temporary folders are.
+        job: Whose.
+        fence: Of the attempt.
+    """
+    home = scratch / JOURNALS / job
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    mine = home / f"{fence:06d}"
+    if mine.exists():
+        return mine
+    earlier = sorted(folder for folder in home.iterdir() if folder.name.isdecimal())
+    part = mine.with_suffix(PART)
+    shutil.rmtree(part, ignore_errors=True)
+    if earlier:
+        with contextlib.suppress(shutil.Error, OSError):  # what it lacks is made again
+            shutil.copytree(earlier[-1], part)
+    part.mkdir(exist_ok=True, mode=0o700)
+    part.rename(mine)
+    for folder in earlier:
+        shutil.rmtree(folder, ignore_errors=True)
+    return mine
+
+
+def forget(scratch: Path, job: str) -> None:
+    """Remove the journal of a job that has ended."""
+    reach("scratch.before_forget")
+    shutil.rmtree(scratch / JOURNALS / job, ignore_errors=True)
+
+
+def sweep(
+    scratch: Path,
+    abandoned: Callable[[Path], list[Path]],
+    ended: Callable[[str], bool],
+    now: float | None = None,
+) -> None:
+    """Remove what processes have left that were killed.
+
+    Args:
+        scratch: Where temporary folders are.
+        abandoned: Finds the folders of probes that are gone.
+        ended: Whether a job has ended, or is not known.
+        now: The present time; None asks the clock.
+    """
+    now = time.time() if now is None else now
+    probes = [f for f in abandoned(scratch) if _age(f, now) > PROBE_SECONDS]
+    uploads = [f for f in scratch.glob("tmp*") if _age(f, now) > UPLOAD_SECONDS]
+    journals = [f for f in (scratch / JOURNALS).glob("rec_*") if ended(f.name)]
+    for folder in (*probes, *uploads, *journals):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _age(path: Path, now: float) -> float:
+    try:
+        return now - path.stat().st_mtime
+    except OSError:  # gone by now
+        return 0.0
