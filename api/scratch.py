@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from api.failpoints import reach
+from recommender.executors import cell
 
 JOURNALS = "journal"
 # The folder of the present attempt appears in one step.
@@ -37,10 +38,10 @@ def journal(scratch: Path, job: str, fence: int) -> Path:
     earlier = sorted(folder for folder in home.iterdir() if folder.name.isdecimal())
     part = mine.with_suffix(PART)
     shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(mode=0o700)
     if earlier:
-        with contextlib.suppress(shutil.Error, OSError):  # what it lacks is made again
-            shutil.copytree(earlier[-1], part)
-    part.mkdir(exist_ok=True, mode=0o700)
+        with contextlib.suppress(OSError):  # what it lacks is made again
+            cell.copy(earlier[-1], part)
     part.rename(mine)
     for folder in earlier:
         shutil.rmtree(folder, ignore_errors=True)

@@ -65,13 +65,18 @@ def lend(folder: Path, journal: Path) -> None:
     """
     ours = folder / JOURNAL
     if os.path.lexists(journal):
-        _copy(journal, ours)
+        copy(journal, ours)
         journal.rename(folder / "replaced")
     ours.rename(journal)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy plain files; links, pipes and whatever is too large or too deep stay behind."""
+def copy(source: Path, target: Path) -> None:
+    """Copy plain files; links, pipes and whatever is too large or too deep stay behind.
+
+    Args:
+        source: A folder that a probe has written.
+        target: A folder that is there, and empty.
+    """
     left = MOST_BYTES
     for number, (entry, below) in enumerate(_entries(source, DEEPEST)):
         if number >= MOST_FILES:
