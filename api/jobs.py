@@ -7,15 +7,17 @@ running → queued          where its worker is gone, as long as attempts are le
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
-from api.store import Store, events, jobs, new_id, trials, workers
+from api.caller import LOCAL, Caller
+from api.store import Store, events, jobs, new_id, newest, trials, workers
 
 Plain = dict[str, Any]
 Status = Literal["queued", "running", "cancelling", "succeeded", "failed", "timed_out", "cancelled"]
@@ -35,6 +37,14 @@ EVENT_VERSION = 1
 
 class QueueFull(Exception):
     """As many jobs wait as may."""
+
+
+class QuotaExceeded(Exception):
+    """The key has as many live jobs as it may."""
+
+
+class InUse(Exception):
+    """The job is live, so it cannot go."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +82,24 @@ class Jobs:
 
     Args:
         store: Where it is kept.
+        caller: Only this tenant's jobs are there; None sees everybody's, as workers must.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, caller: Caller | None = None) -> None:
         self._store = store
         self._settings = store.settings
+        self._caller = caller
 
     # --- the API's side ---
 
-    def create(self, request: Plain, spec: Plain, backend: str, advice_before: Plain) -> str:
+    def create(
+        self,
+        request: Plain,
+        spec: Plain,
+        backend: str,
+        advice_before: Plain,
+        also: Callable[[Connection, Row[Any]], None] | None = None,
+    ) -> str:
         """Put a job into the queue.
 
         Args:
@@ -88,24 +107,34 @@ class Jobs:
             spec: What the probe is to do, see `recommender.executors.ProbeSpec`.
             backend: On which Keras backend.
             advice_before: The instant answer to it.
+            also: What is done with its row in the same transaction.
 
         Returns:
             Its id.
 
         Raises:
             QueueFull: As many jobs wait as may.
+            QuotaExceeded: The key has as many live jobs as it may.
+            ApiError: The disk is nearly full.
         """
-        job = new_id("rec")
+        self._store.must_have_room()
+        job, now = new_id("rec"), time.time()
+        tenant, key = (self._caller.tenant, self._caller.key) if self._caller else (LOCAL, None)
         with self._store.write() as connection:
             waiting = connection.scalar(
                 sa.select(sa.func.count()).select_from(jobs).where(jobs.c.status == "queued")
             )
             if waiting >= self._settings.max_queued:
                 raise QueueFull
+            if key is not None and self._live(connection, key) >= self._settings.live_jobs_per_key:
+                raise QuotaExceeded
             connection.execute(
                 jobs.insert().values(
                     id=job,
-                    created_at=time.time(),
+                    tenant=tenant,
+                    key=key,
+                    created_at=now,
+                    expires_at=self._store.expiry(now),
                     status="queued",
                     version=0,
                     last_seq=0,
@@ -119,24 +148,51 @@ class Jobs:
                 )
             )
             _tell(connection, job, [("status", {"status": "queued", "attempt": 0})])
+            if also is not None:
+                query = sa.select(jobs).where(jobs.c.id == job)
+                also(connection, connection.execute(query).one())
         return job
 
     def get(self, job: str) -> Row[Any] | None:
         """A job's row, or None."""
         with self._store.read() as connection:
-            return connection.execute(sa.select(jobs).where(jobs.c.id == job)).one_or_none()
+            query = sa.select(jobs).where(jobs.c.id == job, *self._own())
+            return connection.execute(query).one_or_none()
 
-    def newest(self, limit: int, before: str | None) -> Sequence[Row[Any]]:
-        """Jobs from the newest on, at most `limit`, older than the job `before`."""
-        query = sa.select(jobs).order_by(jobs.c.id.desc()).limit(limit)
-        if before is not None:
-            query = query.where(jobs.c.id < before)
+    def newest(
+        self, limit: int, before: str | None, status: str | None = None
+    ) -> Sequence[Row[Any]]:
+        """Jobs from the newest on, at most `limit`, older than `before`, in the state `status`."""
+        where = () if status is None else (jobs.c.status == status,)
+        tenant = self._caller.tenant if self._caller else LOCAL
         with self._store.read() as connection:
-            return connection.execute(query).all()
+            return newest(connection, jobs, tenant, limit, before, *where)
+
+    def delete(self, job: str) -> bool:
+        """Remove a job that has ended, with its trials and events; False where there is none.
+
+        Raises:
+            InUse: It is live; deleting is not cancelling.
+        """
+        with self._store.write() as connection:
+            query = sa.select(jobs.c.status).where(jobs.c.id == job, *self._own())
+            status = connection.scalar(query)
+            if status in LIVE:
+                raise InUse
+            if status is None:
+                return False
+            erase(connection, [job])
+        shutil.rmtree(self._settings.scratch / "journal" / job, ignore_errors=True)
+        return True
 
     def trials(self, job: str) -> list[Plain]:
         """A job's trials, in order of prior."""
-        query = sa.select(trials.c.trial).where(trials.c.job_id == job).order_by(trials.c.position)
+        query = (
+            sa.select(trials.c.trial)
+            .join(jobs, jobs.c.id == trials.c.job_id)
+            .where(jobs.c.id == job, *self._own())
+            .order_by(trials.c.position)
+        )
         with self._store.read() as connection:
             return list(connection.scalars(query))
 
@@ -144,7 +200,8 @@ class Jobs:
         """A job's events with a number above `after`, in order."""
         query = (
             sa.select(events)
-            .where(events.c.job_id == job, events.c.seq > after)
+            .join(jobs, jobs.c.id == events.c.job_id)
+            .where(events.c.job_id == job, events.c.seq > after, *self._own())
             .order_by(events.c.seq)
             .limit(limit)
         )
@@ -154,9 +211,23 @@ class Jobs:
     def cancel(self, job: str) -> None:
         """Ask for the end of a job: at once where it waits, by its worker where it runs."""
         with self._store.write() as connection:
+            if (
+                connection.scalar(sa.select(jobs.c.id).where(jobs.c.id == job, *self._own()))
+                is None
+            ):
+                return
             waiting = _move(connection, job, ("queued",), status="cancelled", reason=_cancelled())
             if not waiting:
                 _move(connection, job, ("running",), status="cancelling")
+
+    def _own(self) -> tuple[sa.ColumnElement[bool], ...]:
+        """What must hold of a job that the caller may see."""
+        return () if self._caller is None else (jobs.c.tenant == self._caller.tenant,)
+
+    def _live(self, connection: Connection, key: str) -> int:
+        query = sa.select(sa.func.count()).select_from(jobs)
+        live = connection.scalar(query.where(jobs.c.key == key, jobs.c.status.in_(LIVE)))
+        return int(live or 0)
 
     # --- the worker's side ---
 
@@ -300,6 +371,13 @@ class Jobs:
         query = sa.select(sa.func.count()).select_from(workers).where(workers.c.seen_at > since)
         with self._store.read() as connection:
             return int(connection.scalar(query) or 0)
+
+
+def erase(connection: Connection, gone: Sequence[str]) -> None:
+    """Delete jobs with all that belongs to them."""
+    for table in (trials, events):
+        connection.execute(table.delete().where(table.c.job_id.in_(gone)))
+    connection.execute(jobs.delete().where(jobs.c.id.in_(gone)))
 
 
 def _cancelled() -> tuple[str, str]:
