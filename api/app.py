@@ -9,8 +9,6 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
@@ -20,10 +18,15 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors, pages
-from api.errors import ApiError
-from api.routes import advice, catalog, health, recommendations, uploads
+from api.access import Access
+from api.janitor import Janitor
+from api.keys import Keys
+from api.rates import Rates
+from api.routes import advice, catalog, health, recommendations, session, uploads
+from api.routes import keys as keys_
 from api.sandbox import Sandbox
 from api.settings import Settings
+from api.signing import signer
 from api.store import Store
 from recommender.knowledge import published
 
@@ -41,9 +44,6 @@ ON_EVERY_ANSWER = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
-# A browser that is shown another name's address must not be taken for somebody at this machine.
-LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 # What a form has beside its file.
 FORM_OVERHEAD = 2**20
@@ -64,11 +64,17 @@ def create_app(settings: Settings) -> FastAPI:
         settings: The service's.
     """
     store = Store(settings)
+    signs = signer(settings)
+    rates = Rates(settings)
+    keys = Keys(store, signs, rates.guesses)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         store.migrate()
+        janitor = Janitor(store)
+        janitor.start()
         yield
+        janitor.stop()
         store.close()
 
     app = FastAPI(
@@ -84,8 +90,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.store = store
     app.state.sandbox = Sandbox(settings)
+    app.state.signer = signs
+    app.state.rates = rates
+    app.state.keys = keys
     errors.install(app)
-    for module in (advice, catalog, recommendations, health):
+    for module in (advice, catalog, recommendations, keys_, health, session):
         app.include_router(module.router, max_body_size=settings.max_json_bytes)
     with_files = settings.max_upload_bytes + FORM_OVERHEAD
     for router in (uploads.router, pages.router):
@@ -99,6 +108,7 @@ def create_app(settings: Settings) -> FastAPI:
         )
 
     app.mount("/static", StaticFiles(directory=WEB / "static"), name="static")
+    app.add_middleware(Access, settings=settings, keys=keys, signer=signs, rates=rates)
     app.add_middleware(AtTheDoor)
     return app
 
@@ -112,7 +122,7 @@ def plotly_script() -> Path:
 
 
 class AtTheDoor:
-    """What holds for every request: its id, whom it may come from, and headers of the answer.
+    """What holds for every request: its id, and headers of the answer.
 
     Args:
         app: What answers.
@@ -122,7 +132,7 @@ class AtTheDoor:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check, answer, and put the headers on."""
+        """Answer, and put the headers on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -149,11 +159,6 @@ class AtTheDoor:
                     answer.setdefault(key, value)
             await send(message)
 
-        refused = refusal(scope["method"], headers)
-        if refused is not None:
-            response = errors.problem(Request(scope), refused)
-            await response(scope, receive, send_with_headers)
-            return
         await self._app(scope, receive, send_with_headers)
 
 
@@ -161,24 +166,3 @@ def is_bare_413(message: Message) -> bool:
     """Whether an answer starts as Starlette's body limit gives it: as plain text, past handlers."""
     kind = Headers(raw=message["headers"]).get("content-type", "")
     return message["status"] == errors.STATUS["body_too_large"] and kind.startswith("text/plain")
-
-
-def refusal(method: str, headers: Any) -> ApiError | None:
-    """Why a request may not come in: a foreign name for this host, or another site's page.
-
-    Without keys, everybody who can reach this machine's loopback is its user; what must be kept
-    out is a page in that user's browser.
-    """
-    host = headers.get("host", "")
-    if re.sub(r":\d+$", "", host) not in LOCAL_NAMES:
-        return ApiError(
-            "host_not_allowed",
-            f"This service answers as {', '.join(sorted(LOCAL_NAMES))}, not as {host[:80]!r}.",
-        )
-    if method in SAFE_METHODS:
-        return None
-    origin = headers.get("origin")
-    elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
-    if elsewhere or (origin is not None and urlsplit(origin).netloc != host):
-        return ApiError("cross_origin", "Pages of another site may not ask for this.")
-    return None

@@ -9,17 +9,22 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recommender.errors import RequestError
 
+if TYPE_CHECKING:  # the settings need an extra that may not be installed
+    from api.settings import Settings
+
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the database and of uploads.")]
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on; loopback only.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but loopback needs keys.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     data_dir: DataDir = None,
 ) -> None:
@@ -27,13 +32,9 @@ def serve(
     with _extra():
         from api.supervisor import serve as run
     settings = _settings(data_dir)
-    if not _is_loopback(host):
-        raise RequestError(
-            f"--host {host}: without keys the service is open to everybody who can reach it, so "
-            "it listens on loopback only (127.0.0.1, localhost, ::1). For another machine, take "
-            "an ssh tunnel: ssh -L 8000:127.0.0.1:8000 THIS-MACHINE.",
-            code="host_not_allowed",
-        )
+    settings = _guarded(settings, host)
+    if settings.keys == "required":
+        _must_have_a_key(settings, host)
     run(settings, host, port)
 
 
@@ -59,8 +60,9 @@ def web(descriptor: int, data_dir: DataDir = None) -> None:
 
     _log()
     listening = socket.socket(fileno=descriptor)
+    settings = _guarded(_settings(data_dir), str(listening.getsockname()[0]))
     config = uvicorn.Config(
-        create_app(_settings(data_dir)),
+        create_app(settings),
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,
@@ -82,7 +84,7 @@ def _extra() -> Iterator[None]:
         ) from error
 
 
-def _settings(data_dir: Path | None) -> Any:
+def _settings(data_dir: Path | None) -> Settings:
     from pydantic import ValidationError
 
     from api.settings import PREFIX, Settings
@@ -94,6 +96,31 @@ def _settings(data_dir: Path | None) -> Any:
         first = error.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper()
         raise RequestError(f"{name}: {first['msg']}, received {first['input']!r}.") from error
+
+
+def _guarded(settings: Settings, host: str) -> Settings:
+    """The settings for an address: any but loopback needs keys."""
+    if _is_loopback(host):
+        return settings
+    shown = f"[{host}]" if ":" in host else host
+    return settings.model_copy(
+        update={"keys": "required", "allowed_hosts": f"{settings.allowed_hosts},{shown}"}
+    )
+
+
+def _must_have_a_key(settings: Settings, host: str) -> None:
+    from api.keys import keys_of
+
+    with keys_of(settings) as keys:
+        usable = keys.usable()
+    if not usable:
+        raise RequestError(
+            f"--host {host}: this asks every caller for a key, and there is none yet. Make one "
+            f"first: gradopt keys create --name NAME --data-dir {settings.data_dir}. Without keys "
+            "the service listens on loopback only; for another machine, an ssh tunnel will do: "
+            "ssh -L 8000:127.0.0.1:8000 THIS-MACHINE.",
+            code="keys_needed",
+        )
 
 
 def _is_loopback(host: str) -> bool:

@@ -26,16 +26,24 @@ STATUS: dict[str, int] = {
     "malformed_json": 400,
     "malformed_multipart": 400,
     "host_not_allowed": 400,
+    "missing_key": 401,
+    "invalid_key": 401,
     "cross_origin": 403,
+    "insufficient_scope": 403,
     "not_found": 404,
     "method_not_allowed": 405,
+    "conflict_in_use": 409,
     "body_too_large": 413,
     "archive_too_large": 413,
     "unsupported_type": 415,
     "validation_failed": 422,
+    "idempotency_key_reused": 422,
     "queue_full": 429,
+    "rate_limited": 429,
+    "quota_exceeded": 429,
     "internal": 500,
     "database_unavailable": 503,
+    "storage_full": 507,
 }
 # Whatever the gate refuses for another reason than size or type cannot be processed.
 REFUSED = 422
@@ -43,14 +51,22 @@ TITLES = {
     "malformed_json": "The body is not valid JSON",
     "malformed_multipart": "The form cannot be read",
     "host_not_allowed": "This host is not served here",
+    "missing_key": "A key is needed",
+    "invalid_key": "The key is not valid",
+    "insufficient_scope": "The key may not do this",
     "cross_origin": "Another site's page asked for this",
     "not_found": "There is no such thing",
     "method_not_allowed": "This method is not allowed here",
+    "conflict_in_use": "It is in use",
     "body_too_large": "The body is too large",
     "archive_too_large": "The archive unpacks to too much",
     "archive_suspicious": "The archive is not as it should be",
     "unsupported_type": "This kind of content is not taken",
     "validation_failed": "The request is not as it should be",
+    "idempotency_key_reused": "The Idempotency-Key belongs to another request",
+    "rate_limited": "Too many requests",
+    "quota_exceeded": "More than one key or tenant may have",
+    "storage_full": "The disk is full",
     "queue_full": "Too many jobs are waiting",
     "internal": "Something broke here",
     "database_unavailable": "The ledger cannot be reached now",
@@ -104,6 +120,16 @@ def too_large() -> ApiError:
         "body_too_large",
         "The body is larger than this service takes. JSON may have a mebibyte; data goes to "
         "POST /v1/datasets as a file, and some thousand examples are enough for probes.",
+    )
+
+
+def unavailable(error: OperationalError) -> ApiError:
+    """The error for a ledger that does not answer."""
+    logger.error("database: %s", error)
+    return ApiError(
+        "database_unavailable",
+        "The ledger is locked or its disk is full. Nothing was changed; try again.",
+        headers={"Retry-After": "2"},
     )
 
 
@@ -192,11 +218,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(OperationalError)
     async def on_database(request: Request, error: OperationalError) -> JSONResponse:
-        logger.error("database: %s", error)
-        detail = "The ledger is locked or its disk is full. Nothing was changed; try again."
-        return problem(
-            request, ApiError("database_unavailable", detail, headers={"Retry-After": "2"})
-        )
+        return problem(request, unavailable(error))
 
     @app.exception_handler(Exception)
     async def on_bug(request: Request, error: Exception) -> JSONResponse:

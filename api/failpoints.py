@@ -16,8 +16,8 @@ STEPS = (
     "finish",
     "give_back",
     "reap",
-    "add_model",
-    "add_dataset",
+    "add_models",
+    "add_datasets",
 )
 POINTS = (
     *(f"{step}.{moment}" for step in STEPS for moment in ("before_commit", "after_commit")),

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 
-from api.store import Store, events, jobs, new_id, trials, workers
-from api.transitions import CANCELLED, HELD, Plain, Step
+from api import scratch
+from api.caller import LOCAL, Caller
+from api.store import Store, events, jobs, new_id, newest, trials, workers
+from api.transitions import CANCELLED, HELD, LIVE, Plain, Step
 
 NO_PROGRESS: Plain = {
     "trials_total": 0,
@@ -34,6 +36,14 @@ Standing = Literal["held", "cancelling", "lost"]
 
 class QueueFull(Exception):
     """As many jobs wait as may."""
+
+
+class QuotaExceeded(Exception):
+    """The key has as many live jobs as it may."""
+
+
+class InUse(Exception):
+    """The job is live, so it cannot go."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class Jobs:
 
     Args:
         store: Where it is kept.
+        caller: Only this tenant's jobs are there; None sees everybody's, as workers must.
         clock: The time that is written down, in seconds since 1970; it may jump.
         ticks: A clock that never jumps, of this process; leases of others are watched by it.
     """
@@ -78,11 +89,14 @@ class Jobs:
     def __init__(
         self,
         store: Store,
+        caller: Caller | None = None,
+        *,
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._settings = store.settings
+        self._caller = caller
         self._clock = clock
         self._ticks = ticks
         # What each held job's lease was when this process first saw it so, and when that was.
@@ -90,7 +104,14 @@ class Jobs:
 
     # --- the API's side ---
 
-    def create(self, request: Plain, spec: Plain, backend: str, advice_before: Plain) -> str:
+    def create(
+        self,
+        request: Plain,
+        spec: Plain,
+        backend: str,
+        advice_before: Plain,
+        also: Callable[[Connection, Row[Any]], None] | None = None,
+    ) -> str:
         """Put a job into the queue.
 
         Args:
@@ -98,24 +119,34 @@ class Jobs:
             spec: What the probe is to do, see `recommender.executors.ProbeSpec`.
             backend: On which Keras backend.
             advice_before: The instant answer to it.
+            also: What is done with its row in the same transaction.
 
         Returns:
             Its id.
 
         Raises:
             QueueFull: As many jobs wait as may.
+            QuotaExceeded: The key has as many live jobs as it may.
+            ApiError: The disk is nearly full.
         """
+        self._store.must_have_room()
         job, now = new_id("rec"), self._clock()
+        tenant, key = (self._caller.tenant, self._caller.key) if self._caller else (LOCAL, None)
         with self._store.write("create") as connection:
             waiting = connection.scalar(
                 sa.select(sa.func.count()).select_from(jobs).where(jobs.c.status == "queued")
             )
             if (waiting or 0) >= self._settings.max_queued:
                 raise QueueFull
+            if key is not None and self._live(connection, key) >= self._settings.live_jobs_per_key:
+                raise QuotaExceeded
             connection.execute(
                 jobs.insert().values(
                     id=job,
+                    tenant=tenant,
+                    key=key,
                     created_at=now,
+                    expires_at=self._store.expiry(now),
                     status="queued",
                     version=0,
                     last_seq=0,
@@ -129,24 +160,51 @@ class Jobs:
                 )
             )
             Step(connection, now).tell(job, [("status", {"status": "queued", "attempt": 0})])
+            if also is not None:
+                query = sa.select(jobs).where(jobs.c.id == job)
+                also(connection, connection.execute(query).one())
         return job
 
     def get(self, job: str) -> Row[Any] | None:
         """A job's row, or None."""
         with self._store.read() as connection:
-            return connection.execute(sa.select(jobs).where(jobs.c.id == job)).one_or_none()
+            query = sa.select(jobs).where(jobs.c.id == job, *self._own())
+            return connection.execute(query).one_or_none()
 
-    def newest(self, limit: int, before: str | None) -> Sequence[Row[Any]]:
-        """Jobs from the newest on, at most `limit`, older than the job `before`."""
-        query = sa.select(jobs).order_by(jobs.c.id.desc()).limit(limit)
-        if before is not None:
-            query = query.where(jobs.c.id < before)
+    def newest(
+        self, limit: int, before: str | None, status: str | None = None
+    ) -> Sequence[Row[Any]]:
+        """Jobs from the newest on, at most `limit`, older than `before`, in the state `status`."""
+        where = () if status is None else (jobs.c.status == status,)
+        tenant = self._caller.tenant if self._caller else LOCAL
         with self._store.read() as connection:
-            return connection.execute(query).all()
+            return newest(connection, jobs, tenant, limit, before, *where)
+
+    def delete(self, job: str) -> bool:
+        """Remove a job that has ended, with its trials and events; False where there is none.
+
+        Raises:
+            InUse: It is live; deleting is not cancelling.
+        """
+        with self._store.write() as connection:
+            query = sa.select(jobs.c.status).where(jobs.c.id == job, *self._own())
+            status = connection.scalar(query)
+            if status in LIVE:
+                raise InUse
+            if status is None:
+                return False
+            erase(connection, [job])
+        scratch.forget(self._settings.scratch, job)
+        return True
 
     def trials(self, job: str) -> list[Plain]:
         """A job's trials, in order of prior."""
-        query = sa.select(trials.c.trial).where(trials.c.job_id == job).order_by(trials.c.position)
+        query = (
+            sa.select(trials.c.trial)
+            .join(jobs, jobs.c.id == trials.c.job_id)
+            .where(jobs.c.id == job, *self._own())
+            .order_by(trials.c.position)
+        )
         with self._store.read() as connection:
             return list(connection.scalars(query))
 
@@ -164,7 +222,8 @@ class Jobs:
         """A job's events with a number above `after`, in order."""
         query = (
             sa.select(events)
-            .where(events.c.job_id == job, events.c.seq > after)
+            .join(jobs, jobs.c.id == events.c.job_id)
+            .where(events.c.job_id == job, events.c.seq > after, *self._own())
             .order_by(events.c.seq)
             .limit(limit)
         )
@@ -174,9 +233,21 @@ class Jobs:
     def cancel(self, job: str) -> None:
         """Ask for the end of a job: at once where it waits, by its worker where it runs."""
         with self._store.write("cancel") as connection:
+            mine = sa.select(jobs.c.id).where(jobs.c.id == job, *self._own())
+            if connection.scalar(mine) is None:
+                return
             step = Step(connection, self._clock())
             if not step.move(job, ("queued",), status="cancelled", reason=CANCELLED):
                 step.move(job, ("running",), status="cancelling")
+
+    def _own(self) -> tuple[sa.ColumnElement[bool], ...]:
+        """What must hold of a job that the caller may see."""
+        return () if self._caller is None else (jobs.c.tenant == self._caller.tenant,)
+
+    def _live(self, connection: Connection, key: str) -> int:
+        query = sa.select(sa.func.count()).select_from(jobs)
+        live = connection.scalar(query.where(jobs.c.key == key, jobs.c.status.in_(LIVE)))
+        return int(live or 0)
 
     # --- the worker's side ---
 
@@ -342,3 +413,10 @@ class Jobs:
         query = sa.select(sa.func.count()).select_from(workers).where(heard)
         with self._store.read() as connection:
             return int(connection.scalar(query) or 0)
+
+
+def erase(connection: Connection, gone: Sequence[str]) -> None:
+    """Delete jobs with all that belongs to them."""
+    for table in (trials, events):
+        connection.execute(table.delete().where(table.c.job_id.in_(gone)))
+    connection.execute(jobs.delete().where(jobs.c.id.in_(gone)))

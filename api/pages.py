@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from api import errors, present
+from api.access import begin_writing
 from api.errors import ApiError, from_refusal, from_validation
 from api.forms import faults_of, request_of, still_filled_in
 from api.gate import Refused
@@ -68,7 +69,7 @@ def recommendation(request: Request, job: str, jobs: TheJobs) -> HTMLResponse:
         return missing(request, f"There is no recommendation {job[:40]!r}.")
     shown = present.recommendation(row)
     context = {"job": shown, "trials": ranked(jobs.trials(job)), "title": title(shown)}
-    return _page(request, "recommendation.html", context)
+    return render(request, "recommendation.html", context)
 
 
 @router.post("/recommendations/{job}/cancel")
@@ -83,7 +84,7 @@ def cancel(job: str, jobs: TheJobs) -> RedirectResponse:
 def catalog(request: Request) -> HTMLResponse:
     """Every optimizer and schedule."""
     context = {name: published()[name] for name in ("optimizers", "schedules")}
-    return _page(request, "catalog.html", context)
+    return render(request, "catalog.html", context)
 
 
 @router.get("/docs")
@@ -93,13 +94,13 @@ def docs(request: Request) -> HTMLResponse:
         code: {"title": text, "status": errors.STATUS.get(code, errors.REFUSED)}
         for code, text in errors.TITLES.items()
     }
-    return _page(request, "docs.html", {"openapi": request.app.openapi(), "errors": known})
+    return render(request, "docs.html", {"openapi": request.app.openapi(), "errors": known})
 
 
 def missing(request: Request, detail: str) -> HTMLResponse:
     """The page for what is not there."""
     problem = {"title": errors.TITLES["not_found"], "detail": detail}
-    return _page(request, "missing.html", {"problem": problem}, status=404)
+    return render(request, "missing.html", {"problem": problem}, status=404)
 
 
 def title(job: Plain) -> str:
@@ -129,6 +130,8 @@ def _answer(
 ) -> Response:
     form = {key: value for key, value in sent.items() if isinstance(value, str)}
     try:
+        if form.get("action") == "probe" or _has_files(sent):
+            begin_writing(request)
         _take_uploads(sent, form, library)
         asked = RecommendationRequest.model_validate(request_of(form))
         if form.get("action") != "probe":
@@ -138,6 +141,10 @@ def _answer(
     except (ApiError, Refused, ValidationError) as error:
         return _home(request, jobs, library, settings, form, problem=_problem(error))
     return RedirectResponse(f"/recommendations/{row.id}", status_code=303)
+
+
+def _has_files(sent: FormData) -> bool:
+    return any(isinstance(one, UploadFile) and one.filename for one in sent.values())
 
 
 def _take_uploads(sent: FormData, form: dict[str, str], library: Library) -> None:
@@ -190,7 +197,8 @@ def _home(
     advice: Plain | None = None,
 ) -> HTMLResponse:
     recent = []
-    for row in jobs.newest(RECENT, None):
+    may_read = request.state.caller.may("read")
+    for row in jobs.newest(RECENT, None) if may_read else ():
         shown = present.recommendation(row)
         recent.append(
             {key: shown[key] for key in ("id", "status", "created_at")} | {"label": title(shown)}
@@ -219,9 +227,10 @@ def _home(
         },
     }
     status = 200 if problem is None else errors.STATUS.get(problem["code"], errors.REFUSED)
-    return _page(request, "home.html", context, status=status)
+    return render(request, "home.html", context, status=status)
 
 
-def _page(request: Request, name: str, context: Plain, status: int = 200) -> HTMLResponse:
+def render(request: Request, name: str, context: Plain, status: int = 200) -> HTMLResponse:
+    """A page from its template."""
     always = {"version": published()["versions"]["keras_gradopt"], "path": request.url.path}
     return templates.TemplateResponse(request, name, always | context, status_code=status)

@@ -26,6 +26,7 @@ def model(row: Row[Any]) -> Plain:
         **row.facts,
         "size_bytes": row.size_bytes,
         "created_at": moment(row.created_at),
+        "expires_at": moment(row.expires_at),
         "links": {"self": f"/v1/models/{row.id}"},
     }
 
@@ -54,6 +55,7 @@ def dataset(row: Row[Any]) -> Plain:
         "rows": row.arrays["x"]["shape"][0],
         "size_bytes": row.size_bytes,
         "created_at": moment(row.created_at),
+        "expires_at": moment(row.expires_at),
         "links": {"self": f"/v1/datasets/{row.id}"},
     }
 
@@ -97,6 +99,7 @@ def recommendation(row: Row[Any]) -> Plain:
         "created_at": moment(row.created_at),
         "started_at": moment(row.started_at),
         "finished_at": moment(row.finished_at),
+        "expires_at": moment(row.expires_at),
         "progress": row.progress,
         "request": row.request,
         "advice_before": row.advice_before,
@@ -104,6 +107,18 @@ def recommendation(row: Row[Any]) -> Plain:
         "partial": row.partial,
         "usage": row.usage,
         "links": links,
+    }
+
+
+def key(row: Row[Any]) -> Plain:
+    """A key, without its digest."""
+    times = ("created_at", "expires_at", "last_used_at", "revoked_at")
+    return {
+        "id": row.id,
+        "name": row.name,
+        "tenant": row.tenant,
+        "scopes": row.scopes,
+        **{name: moment(getattr(row, name)) for name in times},
     }
 
 

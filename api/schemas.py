@@ -13,6 +13,9 @@ ULID = "[0-9A-HJKMNP-TV-Z]{26}"
 SAMPLE = "sample:[a-z0-9_-]{1,40}"
 ModelId = Annotated[str, StringConstraints(pattern=rf"^(mdl_{ULID}|{SAMPLE})$")]
 DatasetId = Annotated[str, StringConstraints(pattern=rf"^(dst_{ULID}|{SAMPLE})$")]
+UploadedModelId = Annotated[str, StringConstraints(pattern=rf"^mdl_{ULID}$")]
+UploadedDatasetId = Annotated[str, StringConstraints(pattern=rf"^dst_{ULID}$")]
+KeyId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z]{8}$")]
 RecommendationId = Annotated[str, StringConstraints(pattern=rf"^rec_{ULID}$")]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 # One example of described data; probes draw 4 096 of them.
@@ -32,6 +35,7 @@ LossName = Literal[
     "cosine_similarity",
     "kl_divergence",
 ]
+Scope = Literal["advise", "read", "write", "admin"]
 Tier = Literal["instant", "quick", "standard", "thorough"]
 Status = Literal["queued", "running", "cancelling", "succeeded", "failed", "timed_out", "cancelled"]
 
@@ -196,6 +200,20 @@ class RecommendationRequest(AdviceRequest):
     )
 
 
+class KeyRequest(Asked):
+    """What a key is to be."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=120)]
+    scopes: list[Scope] = Field(
+        default=["advise", "read", "write"], min_length=1, max_length=4, description="What it may."
+    )
+    days: int | None = Field(default=365, ge=1, le=3650, description="Valid so long; null: always.")
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "notebook", "scopes": ["advise", "read"]}]}
+    )
+
+
 # --- what is given ---
 
 
@@ -303,6 +321,7 @@ class Model(Given):
     weights: Literal["ignored"] = "ignored"
     size_bytes: int
     created_at: str | None
+    expires_at: str | None = None
     links: dict[str, str]
 
 
@@ -324,7 +343,24 @@ class Dataset(Given):
     summary: str | None = None
     size_bytes: int | None
     created_at: str | None
+    expires_at: str | None = None
     links: dict[str, str]
+
+
+class Models(Given):
+    """A page of uploaded models, the newest first."""
+
+    data: list[Model]
+    next: str | None
+    has_more: bool
+
+
+class Datasets(Given):
+    """A page of uploaded data sets, the newest first."""
+
+    data: list[Dataset]
+    next: str | None
+    has_more: bool
 
 
 class Reason(Given):
@@ -367,6 +403,7 @@ class Recommendation(Given):
     created_at: str
     started_at: str | None
     finished_at: str | None
+    expires_at: str | None = None
     progress: ProgressMade
     request: dict[str, Any]
     advice_before: Advice = Field(description="The instant answer to the same request.")
@@ -424,6 +461,34 @@ class Events(Given):
 
     data: list[Event]
     next: int = Field(description="Pass it as `after` to go on.")
+    has_more: bool
+
+
+class Key(Given):
+    """A key, without what opens anything."""
+
+    id: str
+    object: Literal["key"] = "key"
+    name: str
+    tenant: str
+    scopes: list[Scope]
+    created_at: str
+    expires_at: str | None
+    last_used_at: str | None
+    revoked_at: str | None
+
+
+class FreshKey(Key):
+    """A key that has just been made."""
+
+    key: str = Field(description="The key itself; it is shown this once.")
+
+
+class KeyList(Given):
+    """A page of keys, the newest first."""
+
+    data: list[Key]
+    next: str | None
     has_more: bool
 
 

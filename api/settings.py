@@ -37,6 +37,18 @@ class Settings(BaseSettings):
         max_json_bytes: Largest JSON body.
         max_upload_bytes: Largest upload.
         ping_seconds: Between two signs of life on a silent stream.
+        keys: "required" asks every caller for a key; "auto" does so unless the service listens
+            on loopback only.
+        allowed_hosts: Names that the service answers to beside those of loopback, with commas.
+        secret_file: What keys and cookies are signed with; left out, `<data_dir>/secret`.
+        requests_per_second: Advice and reading, per key.
+        requests_burst: As many of them may come at once.
+        writes_per_minute: Uploads, jobs, cancelling and deleting, per key; as many at once.
+        guesses_per_minute: Wrong keys, per address.
+        live_jobs_per_key: Jobs that wait or run.
+        streams_per_key: Streams open at a time.
+        stored_bytes_per_tenant: Uploads that are kept.
+        keep_days: What is older is deleted, unless it is in use; 0 keeps everything.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -54,6 +66,17 @@ class Settings(BaseSettings):
     max_json_bytes: int = Field(default=2**20, ge=1024)
     max_upload_bytes: int = Field(default=256 * 2**20, ge=1024)
     ping_seconds: float = Field(default=15.0, gt=0)
+    keys: Literal["auto", "required"] = "auto"
+    allowed_hosts: str = ""
+    secret_file: Path | None = None
+    requests_per_second: float = Field(default=60.0, gt=0)
+    requests_burst: int = Field(default=120, ge=1)
+    writes_per_minute: int = Field(default=10, ge=1)
+    guesses_per_minute: int = Field(default=20, ge=1)
+    live_jobs_per_key: int = Field(default=2, ge=1)
+    streams_per_key: int = Field(default=20, ge=1)
+    stored_bytes_per_tenant: int = Field(default=2**30, ge=1024)
+    keep_days: float = Field(default=7.0, ge=0)
 
     @property
     def database_url(self) -> str:
@@ -72,4 +95,5 @@ class Settings(BaseSettings):
 
     def to_environment(self) -> dict[str, str]:
         """The environment variables that give another process the same settings."""
-        return {f"{PREFIX}{k.upper()}": str(v) for k, v in self.model_dump().items()}
+        named = {k: v for k, v in self.model_dump().items() if v is not None}
+        return {f"{PREFIX}{name.upper()}": str(value) for name, value in named.items()}

@@ -202,9 +202,15 @@ def _settle_backend() -> None:
 def _add_commands() -> None:
     """Commands of packages that build on this one, which it cannot import by name."""
     known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name for group in app.registered_groups if group.name}
     for point in importlib.metadata.entry_points(group="gradopt.commands"):
-        if point.name not in known:
-            app.command(point.name)(point.load())
+        if point.name in known:
+            continue
+        loaded = point.load()
+        if isinstance(loaded, typer.Typer):
+            app.add_typer(loaded, name=point.name)
+        else:
+            app.command(point.name)(loaded)
 
 
 def main() -> None:

@@ -9,8 +9,11 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.caller import Caller
 from api.jobs import Jobs
 from api.library import Library
+from api.once import Once, once
+from api.pagination import Page, page
 from api.settings import Settings
 from api.store import Store
 
@@ -27,17 +30,26 @@ async def store(request: Request) -> Store:
     return found
 
 
+async def caller(request: Request) -> Caller:
+    """Who asks; `api.access` has found out before any route is reached."""
+    found: Caller = request.state.caller
+    return found
+
+
 async def jobs(request: Request) -> Jobs:
-    """The ledger of jobs."""
-    return Jobs(request.app.state.store)
+    """The caller's jobs."""
+    return Jobs(request.app.state.store, request.state.caller)
 
 
 async def library(request: Request) -> Library:
-    """What callers have uploaded."""
-    return Library(request.app.state.store)
+    """What callers of the caller's tenant have uploaded."""
+    return Library(request.app.state.store, request.state.caller)
 
 
 TheSettings = Annotated[Settings, Depends(settings)]
 TheStore = Annotated[Store, Depends(store)]
+TheCaller = Annotated[Caller, Depends(caller)]
+TheOnce = Annotated[Once, Depends(once)]
+ThePage = Annotated[Page, Depends(page)]
 TheJobs = Annotated[Jobs, Depends(jobs)]
 TheLibrary = Annotated[Library, Depends(library)]

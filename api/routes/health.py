@@ -10,11 +10,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.routes import TheJobs, TheStore
 from api.schemas import Alive, Ready
-from api.store import Store
+from api.store import LEAST_FREE, Store
 from recommender.knowledge import published
 
 router = APIRouter(tags=["health"])
-LEAST_FREE = 0.02
 
 
 @router.get("/livez", response_model=Alive, summary="Whether the process answers")

@@ -10,16 +10,18 @@ from sse_starlette import EventSourceResponse
 
 from api import present
 from api.errors import ApiError, not_found, responses
-from api.jobs import Jobs, QueueFull
-from api.library import Library
+from api.jobs import InUse, Jobs, QueueFull, QuotaExceeded
+from api.library import Also, Library
+from api.once import Created
 from api.resolve import resolve
-from api.routes import TheJobs, TheLibrary, TheSettings
+from api.routes import TheJobs, TheLibrary, TheOnce, ThePage, TheSettings
 from api.schemas import (
     Events,
     Recommendation,
     RecommendationId,
     RecommendationRequest,
     Recommendations,
+    Status,
     Trials,
 )
 from api.settings import Settings
@@ -38,27 +40,51 @@ RETRY_AFTER = "2"
     response_model=Recommendation,
     summary="Measure which optimizer to take",
     responses=responses(
-        "malformed_json", "not_found", "body_too_large", "validation_failed", "queue_full"
+        "malformed_json",
+        "not_found",
+        "body_too_large",
+        "validation_failed",
+        "idempotency_key_reused",
+        "queue_full",
+        "quota_exceeded",
+        "storage_full",
     ),
 )
 def create_recommendation(
     asked: RecommendationRequest,
-    response: Response,
+    once: TheOnce,
     jobs: TheJobs,
     library: TheLibrary,
     settings: TheSettings,
-) -> dict[str, Any]:
+) -> Response:
     """Short probe trainings of the model on the data; the instant answer is there already."""
-    row = start(asked, jobs, library, settings)
-    response.headers["Location"] = f"/v1/recommendations/{row.id}"
-    response.headers["Retry-After"] = RETRY_AFTER
-    return present.recommendation(row)
+    return once.create(
+        asked.model_dump_json().encode(),
+        lambda also: start(asked, jobs, library, settings, also),
+        _accepted,
+    )
+
+
+def _accepted(row: Row[Any]) -> Created:
+    where = {"Location": f"/v1/recommendations/{row.id}", "Retry-After": RETRY_AFTER}
+    return Created(202, Recommendation, present.recommendation(row), where)
 
 
 def start(
-    asked: RecommendationRequest, jobs: Jobs, library: Library, settings: Settings
+    asked: RecommendationRequest,
+    jobs: Jobs,
+    library: Library,
+    settings: Settings,
+    also: Also = None,
 ) -> Row[Any]:
     """Put a request into the queue.
+
+    Args:
+        asked: The request.
+        jobs: The caller's.
+        library: The caller's.
+        settings: The service's.
+        also: What is done with the job's row in the same transaction.
 
     Raises:
         ApiError: It cannot be answered, or the queue is full.
@@ -71,12 +97,20 @@ def start(
             resolved.spec(asked),
             asked.training.backend or settings.backend,
             resolved.advice(),
+            also,
         )
     except QueueFull:
         raise ApiError(
             "queue_full",
             f"{settings.max_queued} jobs are waiting, and no more may. Ask again in a minute.",
             headers={"Retry-After": "60"},
+        ) from None
+    except QuotaExceeded:
+        raise ApiError(
+            "quota_exceeded",
+            f"{settings.live_jobs_per_key} jobs of this key have not ended, and no more may be. "
+            "Wait for one, or cancel it.",
+            headers={"Retry-After": "10"},
         ) from None
     return found(jobs, job)
 
@@ -101,18 +135,11 @@ def found(jobs: Jobs, job: str) -> Row[Any]:
 )
 def list_recommendations(
     jobs: TheJobs,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: Annotated[RecommendationId | None, Query(description="`next` of the last page.")] = None,
+    page: ThePage,
+    status: Annotated[Status | None, Query(description="Only jobs in this state.")] = None,
 ) -> dict[str, Any]:
     """The newest first."""
-    rows = jobs.newest(limit + 1, after)
-    page = rows[:limit]
-    more = len(rows) > limit
-    return {
-        "data": [present.recommendation(row) for row in page],
-        "next": page[-1].id if more else None,
-        "has_more": more,
-    }
+    return page.of(lambda limit, before: jobs.newest(limit, before, status), present.recommendation)
 
 
 @router.get(
@@ -223,3 +250,21 @@ def cancel_recommendation(job: Id, response: Response, jobs: TheJobs) -> dict[st
     if ended:
         response.status_code = 200
     return present.recommendation(found(jobs, job))
+
+
+@router.delete(
+    "/{recommendation_id}",
+    status_code=204,
+    summary="Delete a job",
+    responses=responses("not_found", "conflict_in_use", "validation_failed"),
+)
+def delete_recommendation(job: Id, jobs: TheJobs) -> None:
+    """With its trials and its log, once it has ended; deleting is not cancelling."""
+    try:
+        there = jobs.delete(job)
+    except InUse:
+        raise ApiError(
+            "conflict_in_use", f"The job {job!r} has not ended. Cancel it or wait for it."
+        ) from None
+    if not there:
+        raise not_found("recommendation", job)

@@ -5,16 +5,35 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Path, Request, Response, UploadFile
+from sqlalchemy import Row
 from starlette.concurrency import run_in_threadpool
 
 from api import present
 from api.errors import ApiError, responses
+from api.once import Created
 from api.resolve import sample_of
-from api.routes import TheLibrary, TheSettings
-from api.schemas import Dataset, DatasetId, Model, ModelId
+from api.routes import TheLibrary, TheOnce, ThePage, TheSettings
+from api.schemas import (
+    Dataset,
+    DatasetId,
+    Datasets,
+    Model,
+    ModelId,
+    Models,
+    UploadedDatasetId,
+    UploadedModelId,
+)
 
 router = APIRouter(prefix="/v1", tags=["uploads"])
-REFUSALS = ("malformed_json", "body_too_large", "unsupported_type", "validation_failed")
+REFUSALS = (
+    "malformed_json",
+    "body_too_large",
+    "unsupported_type",
+    "validation_failed",
+    "idempotency_key_reused",
+    "quota_exceeded",
+    "storage_full",
+)
 MODEL_BODY = {
     "requestBody": {
         "required": True,
@@ -43,8 +62,8 @@ MODEL_BODY = {
     openapi_extra=MODEL_BODY,
 )
 async def create_model(
-    request: Request, response: Response, library: TheLibrary, settings: TheSettings
-) -> dict[str, Any]:
+    request: Request, once: TheOnce, library: TheLibrary, settings: TheSettings
+) -> Response:
     """A `.keras` file as a form's `file`, or the JSON of `model.to_json()` as the body.
 
     Only the architecture is kept: weights are never read, probes draw fresh ones. Lambda layers,
@@ -53,21 +72,30 @@ async def create_model(
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         body = await _body(request, settings.max_json_bytes)
-        row = await run_in_threadpool(library.add_model_config, body)
-    elif kind == "multipart/form-data":
+        return await run_in_threadpool(
+            once.create, body, lambda also: library.add_model_config(body, also), _model_made
+        )
+    if kind == "multipart/form-data":
         async with request.form(max_files=1, max_fields=4) as form:
             file = form.get("file")
             if file is None or isinstance(file, str):
                 raise ApiError("validation_failed", "The form needs the model as its field 'file'.")
-            row = await run_in_threadpool(library.add_model_archive, file.file)
-    else:
-        raise ApiError(
-            "unsupported_type",
-            f"Received {kind[:80] or 'no content type'}; send application/json with what "
-            "model.to_json() gives, or multipart/form-data with a .keras file as 'file'.",
-        )
-    response.headers["Location"] = f"/v1/models/{row.id}"
-    return present.model(row)
+            archive = file.file
+            return await run_in_threadpool(
+                once.create,
+                archive,
+                lambda also: library.add_model_archive(archive, also),
+                _model_made,
+            )
+    raise ApiError(
+        "unsupported_type",
+        f"Received {kind[:80] or 'no content type'}; send application/json with what "
+        "model.to_json() gives, or multipart/form-data with a .keras file as 'file'.",
+    )
+
+
+def _model_made(row: Row[Any]) -> Created:
+    return Created(201, Model, present.model(row), {"Location": f"/v1/models/{row.id}"})
 
 
 @router.post(
@@ -78,14 +106,38 @@ async def create_model(
     responses=responses(*REFUSALS),
 )
 def create_dataset(
-    response: Response,
+    once: TheOnce,
     library: TheLibrary,
     file: Annotated[UploadFile, File(description="A .npz with x and y (and x_val, y_val).")],
-) -> dict[str, Any]:
+) -> Response:
     """A `.npz` file as `numpy.savez(path, x=x, y=y)` writes it; numbers only."""
-    row = library.add_dataset(file.file)
-    response.headers["Location"] = f"/v1/datasets/{row.id}"
-    return present.dataset(row)
+    return once.create(file.file, lambda also: library.add_dataset(file.file, also), _dataset_made)
+
+
+def _dataset_made(row: Row[Any]) -> Created:
+    return Created(201, Dataset, present.dataset(row), {"Location": f"/v1/datasets/{row.id}"})
+
+
+@router.get(
+    "/models",
+    response_model=Models,
+    summary="List models",
+    responses=responses("validation_failed"),
+)
+def list_models(library: TheLibrary, page: ThePage) -> dict[str, Any]:
+    """Uploaded ones, the newest first."""
+    return page.of(library.models, present.model)
+
+
+@router.get(
+    "/datasets",
+    response_model=Datasets,
+    summary="List data sets",
+    responses=responses("validation_failed"),
+)
+def list_datasets(library: TheLibrary, page: ThePage) -> dict[str, Any]:
+    """Uploaded ones, the newest first."""
+    return page.of(library.datasets, present.dataset)
 
 
 @router.get(
@@ -112,6 +164,28 @@ def get_dataset(dataset_id: Annotated[DatasetId, Path()], library: TheLibrary) -
     if sample:
         return present.sample_dataset(sample)
     return present.dataset(library.dataset(dataset_id))
+
+
+@router.delete(
+    "/models/{model_id}",
+    status_code=204,
+    summary="Delete a model",
+    responses=responses("not_found", "conflict_in_use", "validation_failed"),
+)
+def delete_model(model_id: Annotated[UploadedModelId, Path()], library: TheLibrary) -> None:
+    """Unless a job that has not ended uses it."""
+    library.delete_model(model_id)
+
+
+@router.delete(
+    "/datasets/{dataset_id}",
+    status_code=204,
+    summary="Delete a data set",
+    responses=responses("not_found", "conflict_in_use", "validation_failed"),
+)
+def delete_dataset(dataset_id: Annotated[UploadedDatasetId, Path()], library: TheLibrary) -> None:
+    """With its bytes, unless a job that has not ended uses it."""
+    library.delete_dataset(dataset_id)
 
 
 async def _body(request: Request, most: int) -> bytes:

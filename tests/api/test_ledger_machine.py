@@ -62,10 +62,10 @@ class Ledger(RuleBasedStateMachine):
                 max_queued=MOST_QUEUED,
             )
         )
-        clocks = (lambda: self.now, lambda: self.ticks)
-        self.jobs = Jobs(self.store, *clocks)
+        clocks: Any = {"clock": lambda: self.now, "ticks": lambda: self.ticks}
+        self.jobs = Jobs(self.store, **clocks)
         # Another process, which watches leases on its own.
-        self.other = Jobs(self.store, *clocks)
+        self.other = Jobs(self.store, **clocks)
         self.ends: dict[str, tuple[Any, ...]] = {}
 
     def teardown(self) -> None:
