@@ -21,6 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors, pages
 from api.errors import ApiError
+from api.methods import Methods
+from api.observe import Observed
 from api.routes import advice, catalog, health, recommendations, uploads
 from api.settings import Settings
 from api.store import Store
@@ -78,6 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # the usual page comes from a CDN; ours is made in pages.py
         redoc_url=None,
+        redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.settings = settings
@@ -97,7 +100,9 @@ def create_app(settings: Settings) -> FastAPI:
         )
 
     app.mount("/static", StaticFiles(directory=WEB / "static"), name="static")
+    app.add_middleware(Methods, routes=app.router.routes)
     app.add_middleware(AtTheDoor)
+    app.add_middleware(Observed)
     return app
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import logging
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,9 +38,11 @@ def serve(
 def worker(data_dir: DataDir = None) -> None:
     """Work on the jobs of a data folder, beside `gradopt serve` or alone, until SIGTERM."""
     with _extra():
+        from api import logs, metrics
         from api.worker import Worker
-    _log()
+    logs.configure()
     settings = _settings(data_dir)
+    metrics.serve(settings, settings.worker_metrics_port)
     one = Worker(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: one.stop())
@@ -55,12 +55,16 @@ def web(descriptor: int, data_dir: DataDir = None) -> None:
 
     import uvicorn
 
+    from api import logs, metrics
     from api.app import create_app
 
-    _log()
+    logs.configure()
+    settings = _settings(data_dir)
+    app = create_app(settings)
+    metrics.serve(settings, settings.metrics_port, app.state.store)
     listening = socket.socket(fileno=descriptor)
     config = uvicorn.Config(
-        create_app(_settings(data_dir)),
+        app,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,
@@ -101,9 +105,3 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _log() -> None:
-    level = os.environ.get("KGO_LOG_LEVEL", "INFO").upper()
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)

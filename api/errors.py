@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
+from api import metrics
 from api.gate import Refused
 from api.schemas import Problem
 
@@ -195,6 +196,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(OperationalError)
     async def on_database(request: Request, error: OperationalError) -> JSONResponse:
         logger.error("database: %s", error)
+        metrics.DATABASE_ERRORS.inc()
         detail = "The ledger is locked or its disk is full. Nothing was changed; try again."
         return problem(
             request, ApiError("database_unavailable", detail, headers={"Retry-After": "2"})

@@ -478,7 +478,7 @@ class Preview(Given):
     name: str
     class_name: str
     arguments: dict[str, Any] = Field(description="With defaults, as the class takes them.")
-    points: list[tuple[int, float | None]] = Field(
+    points: list[list[float | None]] = Field(
         max_length=512, description="Step and value; null where it is too large for a number."
     )
 

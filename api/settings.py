@@ -35,6 +35,9 @@ class Settings(BaseSettings):
         max_json_bytes: Largest JSON body.
         max_upload_bytes: Largest upload.
         ping_seconds: Between two signs of life on a silent stream.
+        metrics_port: Where the web process gives figures to Prometheus; 0 is nowhere.
+        worker_metrics_port: The same of the worker.
+        metrics_host: Address of both.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -51,6 +54,9 @@ class Settings(BaseSettings):
     max_json_bytes: int = Field(default=2**20, ge=1024)
     max_upload_bytes: int = Field(default=256 * 2**20, ge=1024)
     ping_seconds: float = Field(default=15.0, gt=0)
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    worker_metrics_port: int = Field(default=0, ge=0, le=65535)
+    metrics_host: str = "127.0.0.1"
 
     @property
     def database_url(self) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from api import metrics
 from api.jobs import Claim, Jobs, Plain
 from api.record import Record
 from api.settings import Settings
@@ -96,9 +97,10 @@ class Worker:
 
     def _work(self, claim: Claim, probe: LocalProbe) -> None:
         logger.info("job %s: attempt %d in process %d", claim.id, claim.attempt, probe.pid)
-        record = Record(claim, self._jobs)
+        record, began = Record(claim, self._jobs), time.monotonic()
         try:
             outcome = probe.run(self._spec(claim.spec), record.hear, self._asked(claim))
+            metrics.probe_ended(outcome.code or outcome.status, time.monotonic() - began)
             record.write()
         except Exception:
             logger.exception("job %s", claim.id)

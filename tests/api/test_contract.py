@@ -219,3 +219,55 @@ def test_a_trial_is_found_by_its_id_with_as_many_points_as_asked(
     assert [one["loss_curve"] for one in listed] == [few]
     assert_problem(client.get(f"{path}/{name[:-1]}7"), 404, "not_found")
     assert_problem(client.get(f"{path}/nothing"), 422, "validation_failed")
+
+
+# --- methods ---
+
+
+def test_head_is_get_without_its_body(client: httpx.Client, job: str) -> None:
+    for path in ("/v1/version", f"/v1/recommendations/{job}", "/catalog", "/openapi.json"):
+        whole, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"] == whole.headers["content-type"]
+        assert head.headers["content-length"] == str(len(whole.content))
+    assert client.head(f"/v1/recommendations/{NOWHERE}").status_code == 404
+    assert client.head("/v1/advice").status_code == 405
+
+
+def test_head_of_a_stream_ends(client: httpx.Client, job: str) -> None:
+    head = client.head(f"/v1/recommendations/{job}/stream", timeout=5)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"].startswith("text/event-stream")
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/recommendations", {"GET", "HEAD", "POST", "OPTIONS"}),
+        ("/v1/advice", {"POST", "OPTIONS"}),
+        ("/v1/version", {"GET", "HEAD", "OPTIONS"}),
+        (f"/v1/recommendations/{NOWHERE}/cancel", {"POST", "OPTIONS"}),
+        ("/static/page.css", {"GET", "HEAD", "OPTIONS"}),
+    ],
+)
+def test_options_tells_what_a_path_allows(
+    client: httpx.Client, path: str, allowed: set[str]
+) -> None:
+    told = client.options(path)
+    assert (told.status_code, told.content) == (204, b"")
+    assert set(told.headers["allow"].split(", ")) == allowed
+    assert told.headers["x-request-id"]
+    refused = client.request("TRACE", path)
+    assert_problem(refused, 405, "method_not_allowed")
+    assert set(refused.headers["allow"].split(", ")) == allowed
+
+
+@pytest.mark.parametrize("path", ["/v1/nothing", "/metrics", "/v1/advice/", "/static/nothing.js"])
+def test_what_is_not_there_is_a_problem(client: httpx.Client, path: str) -> None:
+    assert_problem(client.get(path), 404, "not_found")
+
+
+def test_the_kind_of_every_problem_is_explained(client: httpx.Client) -> None:
+    kind = client.get("/v1/nothing").json()["type"]
+    path, _, anchor = kind.partition("#")
+    assert f'id="{anchor}"' in client.get(path).text
