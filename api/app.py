@@ -19,7 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import errors, pages
+from api import errors, openapi, pages
 from api.errors import ApiError
 from api.methods import Methods
 from api.observe import Observed
@@ -81,11 +81,14 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,  # the usual page comes from a CDN; ours is made in pages.py
         redoc_url=None,
         redirect_slashes=False,
+        servers=[{"url": "/"}],
+        openapi_tags=openapi.TAGS,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.settings = settings
     app.state.store = store
     errors.install(app)
+    openapi.install(app)
     for module in (advice, catalog, recommendations, health):
         app.include_router(module.router, max_body_size=settings.max_json_bytes)
     with_files = settings.max_upload_bytes + FORM_OVERHEAD

@@ -38,9 +38,9 @@ Status = Literal["queued", "running", "cancelling", "succeeded", "failed", "time
 
 
 class Asked(BaseModel):
-    """A request: unknown fields and numbers that are not finite are refused."""
+    """A request: unknown fields, other types and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class Given(BaseModel):

@@ -34,8 +34,25 @@ router = APIRouter(prefix="/v1/recommendations", tags=["recommendations"])
 Id = Annotated[RecommendationId, Path(alias="recommendation_id")]
 Curve = Annotated[bool, Query(description="Whether to give the loss curves.")]
 MaxPoints = Annotated[int, Query(ge=2, le=500, description="Of each curve.")]
+# One event of a stream; `data` is the JSON of an entry of the log, in one string.
+EVENT = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "data": {"type": "string"},
+        "retry": {"type": "integer"},
+    },
+}
 # Seconds after which asking again is worth it.
 RETRY_AFTER = "2"
+
+
+class Python(PlainTextResponse):
+    """A file of Python."""
+
+    media_type = "text/x-python"
 
 
 @router.post(
@@ -183,19 +200,16 @@ def get_trial(
 @router.get(
     "/{recommendation_id}/snippet",
     summary="Show the advice as Python",
-    response_class=PlainTextResponse,
-    responses={
-        200: {"content": {"text/x-python": {"schema": {"type": "string"}}}},
-        **responses("not_found", "no_result", "validation_failed"),
-    },
+    response_class=Python,
+    responses=responses("not_found", "no_result", "validation_failed"),
 )
 def get_snippet(
     job: Id,
     jobs: TheJobs,
     backend: Annotated[Backend | None, Query(description="Left out: as probed.")] = None,
-) -> PlainTextResponse:
+) -> Response:
     """Python that makes the optimizer, on the backend of your choice."""
-    return PlainTextResponse(snippet(found(jobs, job), backend), media_type="text/x-python")
+    return Python(snippet(found(jobs, job), backend))
 
 
 @router.get(
@@ -226,7 +240,7 @@ def list_events(
     summary="Follow a job",
     response_class=EventSourceResponse,
     responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        200: {"content": {"text/event-stream": {"schema": EVENT}}},
         204: {"description": "The job has ended and you have every event."},
         **responses("not_found", "validation_failed"),
     },
