@@ -17,10 +17,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import errors, pages
+from api import errors, openapi, pages
 from api.access import Access
 from api.janitor import Janitor
 from api.keys import Keys
+from api.methods import Methods
+from api.observe import Observed
 from api.rates import Rates
 from api.routes import advice, catalog, health, recommendations, session, uploads
 from api.routes import keys as keys_
@@ -85,6 +87,9 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # the usual page comes from a CDN; ours is made in pages.py
         redoc_url=None,
+        redirect_slashes=False,
+        servers=[{"url": "/"}],
+        openapi_tags=openapi.TAGS,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.settings = settings
@@ -94,6 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.rates = rates
     app.state.keys = keys
     errors.install(app)
+    openapi.install(app)
     for module in (advice, catalog, recommendations, keys_, health, session):
         app.include_router(module.router, max_body_size=settings.max_json_bytes)
     with_files = settings.max_upload_bytes + FORM_OVERHEAD
@@ -108,8 +114,10 @@ def create_app(settings: Settings) -> FastAPI:
         )
 
     app.mount("/static", StaticFiles(directory=WEB / "static"), name="static")
+    app.add_middleware(Methods, routes=app.router.routes)
     app.add_middleware(Access, settings=settings, keys=keys, signer=signs, rates=rates)
     app.add_middleware(AtTheDoor)
+    app.add_middleware(Observed)
     return app
 
 

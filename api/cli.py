@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import logging
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,9 +39,11 @@ def serve(
 def worker(data_dir: DataDir = None) -> None:
     """Work on the jobs of a data folder, beside `gradopt serve` or alone, until SIGTERM."""
     with _extra():
+        from api import gauges, logs
         from api.worker import Worker
-    _log()
+    logs.configure()
     settings = _settings(data_dir)
+    gauges.serve(settings, settings.worker_metrics_port)
     one = Worker(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: one.stop())
@@ -56,13 +56,16 @@ def web(descriptor: int, data_dir: DataDir = None) -> None:
 
     import uvicorn
 
+    from api import gauges, logs
     from api.app import create_app
 
-    _log()
+    logs.configure()
     listening = socket.socket(fileno=descriptor)
     settings = _guarded(_settings(data_dir), str(listening.getsockname()[0]))
+    app = create_app(settings)
+    gauges.serve(settings, settings.metrics_port, app.state.store)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,
@@ -128,9 +131,3 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _log() -> None:
-    level = os.environ.get("KGO_LOG_LEVEL", "INFO").upper()
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
+from api import metrics
 from api.gate import Refused
 from api.schemas import Problem
 
@@ -33,6 +34,7 @@ STATUS: dict[str, int] = {
     "not_found": 404,
     "method_not_allowed": 405,
     "conflict_in_use": 409,
+    "no_result": 409,
     "body_too_large": 413,
     "archive_too_large": 413,
     "unsupported_type": 415,
@@ -58,6 +60,7 @@ TITLES = {
     "not_found": "There is no such thing",
     "method_not_allowed": "This method is not allowed here",
     "conflict_in_use": "It is in use",
+    "no_result": "The job has no result",
     "body_too_large": "The body is too large",
     "archive_too_large": "The archive unpacks to too much",
     "archive_suspicious": "The archive is not as it should be",
@@ -126,6 +129,7 @@ def too_large() -> ApiError:
 def unavailable(error: OperationalError) -> ApiError:
     """The error for a ledger that does not answer."""
     logger.error("database: %s", error)
+    metrics.DATABASE_ERRORS.inc()
     return ApiError(
         "database_unavailable",
         "The ledger is locked or its disk is full. Nothing was changed; try again.",

@@ -17,6 +17,7 @@ UploadedModelId = Annotated[str, StringConstraints(pattern=rf"^mdl_{ULID}$")]
 UploadedDatasetId = Annotated[str, StringConstraints(pattern=rf"^dst_{ULID}$")]
 KeyId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z]{8}$")]
 RecommendationId = Annotated[str, StringConstraints(pattern=rf"^rec_{ULID}$")]
+TrialId = Annotated[str, StringConstraints(pattern=rf"^trl_{ULID}_[0-9]{{1,3}}$")]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 # One example of described data; probes draw 4 096 of them.
 LARGEST_EXAMPLE = 100_000
@@ -41,9 +42,9 @@ Status = Literal["queued", "running", "cancelling", "succeeded", "failed", "time
 
 
 class Asked(BaseModel):
-    """A request: unknown fields and numbers that are not finite are refused."""
+    """A request: unknown fields, other types and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class Given(BaseModel):
@@ -534,6 +535,25 @@ class Schedules(Given):
     """The catalogue of schedules."""
 
     data: list[ScheduleEntry]
+
+
+class Preview(Given):
+    """Where a schedule goes."""
+
+    name: str
+    class_name: str
+    arguments: dict[str, Any] = Field(description="With defaults, as the class takes them.")
+    points: list[list[float | None]] = Field(
+        max_length=512, description="Step and value; null where it is too large for a number."
+    )
+
+
+class Version(Given):
+    """What answers."""
+
+    service: str
+    api: Literal["v1"] = "v1"
+    versions: dict[str, str] = Field(description="What every advice repeats.")
 
 
 class Alive(Given):

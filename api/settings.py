@@ -49,6 +49,9 @@ class Settings(BaseSettings):
         streams_per_key: Streams open at a time.
         stored_bytes_per_tenant: Uploads that are kept.
         keep_days: What is older is deleted, unless it is in use; 0 keeps everything.
+        metrics_port: Where the web process gives figures to Prometheus; 0 is nowhere.
+        worker_metrics_port: The same of the worker.
+        metrics_host: Address of both.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -77,6 +80,9 @@ class Settings(BaseSettings):
     streams_per_key: int = Field(default=20, ge=1)
     stored_bytes_per_tenant: int = Field(default=2**30, ge=1024)
     keep_days: float = Field(default=7.0, ge=0)
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    worker_metrics_port: int = Field(default=0, ge=0, le=65535)
+    metrics_host: str = "127.0.0.1"
 
     @property
     def database_url(self) -> str:

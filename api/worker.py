@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import OperationalError
 
-from api import scratch
+from api import metrics, scratch
 from api.jobs import Claim, Jobs
 from api.record import LOST, Record
 from api.sandbox import Sandbox
@@ -194,7 +194,9 @@ class Worker:
         logger.info("job %s: attempt %d in process %d", claim.id, claim.attempt, probe.pid)
         record.begin()
         spec = self._spec(claim.spec)
+        began = time.monotonic()
         outcome = probe.run(spec, record.hear, self._asked(claim), journal, failed)
+        metrics.probe_ended(outcome.code or outcome.status, time.monotonic() - began)
         record.write()
         return outcome
 

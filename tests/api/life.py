@@ -11,6 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from api import failpoints
+from api.caller import ANYBODY_HERE
 from api.jobs import Claim, Jobs
 from api.library import Library
 from api.settings import Settings
@@ -54,7 +55,7 @@ def live(folder: Path, failpoint: str = "") -> None:
 
 
 def _upload(store: Store) -> None:
-    library = Library(store)
+    library = Library(store, ANYBODY_HERE)
     with store.read() as connection:
         have = [connection.execute(sa.select(t.c.id)).first() for t in (models, datasets)]
     if have[0] is None:
