@@ -22,8 +22,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; loopback only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     data_dir: DataDir = None,
+    workers: Annotated[
+        int,
+        typer.Option(min=0, max=64, help="Worker processes; 0 where `gradopt worker` runs beside."),
+    ] = 1,
 ) -> None:
-    """Give advice over HTTP, with a page: the API and one worker, until Ctrl-C."""
+    """Give advice over HTTP, with a page: the API and its workers, until Ctrl-C."""
     with _extra():
         from api.supervisor import serve as run
     settings = _settings(data_dir)
@@ -34,7 +38,7 @@ def serve(
             "an ssh tunnel: ssh -L 8000:127.0.0.1:8000 THIS-MACHINE.",
             code="host_not_allowed",
         )
-    run(settings, host, port)
+    run(settings, host, port, workers)
 
 
 def worker(data_dir: DataDir = None) -> None:
