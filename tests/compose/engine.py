@@ -42,7 +42,7 @@ class Unavailable(Exception):
 
 
 def run(
-    *command: str, environment: Mapping[str, str] | None = None, seconds: float = 900
+    *command: str, environment: Mapping[str, str] | None = None, seconds: float = 1800
 ) -> subprocess.CompletedProcess[str]:
     """What a command says, and how it ends."""
     return subprocess.run(
@@ -106,15 +106,11 @@ class Engine:
             Unavailable: It cannot be made, or containers do not start here.
         """
         if self.podman("image", "exists", BASE_IMAGE).returncode:
-            tree = Path(tempfile.mkdtemp(prefix="base-", dir=self.folder))
-            try:
+            with tempfile.TemporaryDirectory(dir=self.folder) as temporary:
+                tree, archive = Path(temporary) / "tree", Path(temporary) / "base.tar"
                 bootstrap(tree)
-                archive = tree.with_suffix(".tar")
                 must("tar", "-C", str(tree), "-cf", str(archive), ".")
                 self._must("import", str(archive), BASE_IMAGE)
-                archive.unlink()
-            finally:
-                shutil.rmtree(tree, ignore_errors=True)
         self._must("run", "--rm", "--network", "none", BASE_IMAGE, "python", "--version")
 
     def build(self, context: Path, image: str, target: str, arguments: Mapping[str, str]) -> str:
@@ -125,7 +121,9 @@ class Engine:
         given = [f"--build-arg={key}={value}" for key, value in arguments.items()]
         how = ("--pull=never", "--format=docker", "--network=host")
         named = (f"--target={target}", f"--tag={image}")
-        done = self.podman("build", *how, *way_to_packages(), *given, *named, str(context))
+        done = self.podman(
+            "build", *how, *way_to_packages(self.folder), *given, *named, str(context)
+        )
         return (done.stdout + done.stderr)[-3000:] if done.returncode else ""
 
     @contextmanager
@@ -190,7 +188,7 @@ def install() -> None:
 
 
 def bootstrap(tree: Path) -> None:
-    """Put a minimal Debian with Python into an empty folder, as the official image has it.
+    """Make a folder with a minimal Debian with Python, as the official image has it.
 
     Raises:
         Unavailable: Its packages cannot be had.
@@ -206,18 +204,31 @@ def bootstrap(tree: Path) -> None:
         (tree / downloaded).mkdir()
 
 
-def way_to_packages() -> list[str]:
-    """Options of a build that give its pip the index and the certificates of this machine's."""
+def way_to_packages(folder: Path) -> list[str]:
+    """Options of a build that give its pip the index and the certificates of this machine's.
+
+    They are mounted while it builds, so nothing of them is in the image.
+
+    Args:
+        folder: Where a configuration of pip may be written.
+    """
+    lines = ["[global]"]
     options = []
     for name in ("index-url", "cert"):
-        value = (
-            os.environ.get(f"PIP_{name.upper().replace('-', '_')}")
-            or run(sys.executable, "-m", "pip", "config", "get", f"global.{name}").stdout.strip()
-        )
-        if not value:
-            continue
-        options.append(f"--env=PIP_{name.upper().replace('-', '_')}={value}")
-        if name == "cert":
-            # A bundle is often a link to another place in the same folder.
+        value = pip_setting(name)
+        if value:
+            lines.append(f"{name} = {value}")
+        if value and name == "cert":
+            # Its folder: a bundle is often a link to another file there.
             options.append(f"--volume={Path(value).parent}:{Path(value).parent}:ro")
-    return options
+    configuration = folder / "pip.conf"
+    configuration.write_text("\n".join(lines) + "\n", "utf-8")
+    return [*options, f"--volume={configuration}:/etc/pip.conf:ro"]
+
+
+def pip_setting(name: str) -> str:
+    """A setting of this machine's pip, empty where there is none."""
+    from_environment = os.environ.get(f"PIP_{name.upper().replace('-', '_')}")
+    if from_environment:
+        return from_environment
+    return run(sys.executable, "-m", "pip", "config", "get", f"global.{name}").stdout.strip()
