@@ -15,6 +15,7 @@ from tests.compose.engine import run
 USER = "10001"
 WRITABLE = ["/tmp", "/var/lib/gradopt"]  # noqa: S108 - the containers' own
 KEY = re.compile(r"kgo_[0-9A-Za-z]{8}_[0-9A-Za-z_-]{43}")
+MAKE_KEY = "gradopt keys create --name first --scopes advise,read,write,admin"
 ENDED = ("succeeded", "failed", "timed_out", "cancelled")
 # Long enough to be killed while it is measured.
 JOB = {
@@ -76,10 +77,10 @@ def make_key(containers: Containers) -> None:
     """Nobody comes in without a key; the documented command makes the first."""
     status, _ = containers.ask("GET", "/v1/recommendations")
     containers.check("without a key it is refused", status == 401, status)
-    made = containers.compose("exec", "-T", "api", "gradopt", "keys", "create", "--scopes", "admin")
+    made = containers.compose("exec", "-T", "api", *MAKE_KEY.split())
     key = KEY.search(made.stdout)
     found = "" if key else made.stdout + made.stderr
-    containers.check("gradopt keys create --scopes admin makes a key", key, found)
+    containers.check(f"{MAKE_KEY} makes a key", key, found)
     if key:
         containers.headers["Authorization"] = f"Bearer {key[0]}"
 
