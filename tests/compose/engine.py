@@ -85,7 +85,12 @@ class Engine:
         folder.mkdir(exist_ok=True)
         configuration = folder / "containers.conf"
         configuration.write_text(CONFIGURATION, "utf-8")
-        self.environment = {**os.environ, "CONTAINERS_CONF": str(configuration)}
+        (folder / "tmp").mkdir(exist_ok=True)
+        self.environment = {
+            **os.environ,
+            "CONTAINERS_CONF": str(configuration),
+            "TMPDIR": str(folder / "tmp"),  # builds keep pip's downloads there
+        }
         self._options = [
             "--root", str(folder / "images"),
             "--runroot", str(folder / "run"),
