@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help demo serve test test-long check format publish measure bench clean
+.PHONY: help demo serve test test-long compose-test check format publish measure bench clean
 
 # The newest that all pins have wheels for comes first; 3.14 will do for the demo, TensorFlow has no wheel for it.
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.11 python3.14 python3 python)
@@ -28,6 +28,9 @@ test: .venv/ready  ## Run the tests on JAX, TensorFlow and torch
 
 test-long: .venv/ready  ## The same with the slow tests
 	@.venv/bin/python tests/run.py --slow $(ARGS)
+
+compose-test:  ## Really start the containers, without Docker, and kill the worker's (root on Debian; 1.5 GB in .compose)
+	@python3 -m tests.compose.run
 
 check: .venv/ready  ## Formatting, lint, types, architecture
 	@failed=; step() { echo "==> $$1"; shift; .venv/bin/"$$@" || failed=yes; }; \
@@ -65,7 +68,7 @@ bench: .venv/ready  ## Measure and write docs/benchmarks/ (SCRIPTS="step fit mem
 	.venv/bin/python -m benchmarks.pages
 
 clean:  ## Remove the environments and everything that tools left behind
-	rm -rf .venv .venv-demo .test-results .pytest_cache .ruff_cache .mypy_cache build dist ./*.egg-info
+	rm -rf .venv .venv-demo .compose .test-results .pytest_cache .ruff_cache .mypy_cache build dist ./*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an install that was interrupted starts again.

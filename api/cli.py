@@ -25,15 +25,20 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     data_dir: DataDir = None,
+    workers: Annotated[
+        int,
+        typer.Option(min=0, max=64, help="Worker processes; 0 where `gradopt worker` runs beside."),
+    ] = 1,
 ) -> None:
-    """Give advice over HTTP, with a page: the API and one worker, until Ctrl-C."""
+    """Give advice over HTTP, with a page: the API and its workers, until Ctrl-C."""
     with _extra():
         from api.supervisor import serve as run
     settings = _settings(data_dir)
-    settings = _guarded(settings, host)
-    if settings.keys == "required":
+    guarded = _guarded(settings, host)
+    if guarded.keys != settings.keys:
+        # Whoever sets KGO_KEYS=required knows that keys are to be made, before or after.
         _must_have_a_key(settings, host)
-    run(settings, host, port)
+    run(guarded, host, port, workers)
 
 
 def worker(data_dir: DataDir = None) -> None:

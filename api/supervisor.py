@@ -1,4 +1,4 @@
-"""`gradopt serve`: opens the port, starts the web process and the worker, and keeps both alive.
+"""`gradopt serve`: opens the port, starts the web process and workers, and keeps them alive.
 
 The port stays open here while the web process starts again, so nobody is refused meanwhile.
 """
@@ -87,13 +87,14 @@ class Kept:
             self.process.wait()
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
+def serve(settings: Settings, host: str, port: int, workers: int = 1) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
         settings: The service's.
         host: Loopback address.
         port: 0 takes a free one.
+        workers: Worker processes; 0 where others work on the folder.
 
     Raises:
         RequestError: The port is taken, or the folder cannot be written.
@@ -104,7 +105,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     module = [sys.executable, "-m", "api"]
     kept = (
         Kept("web", [*module, "web", str(listening.fileno())], environment, (listening.fileno(),)),
-        Kept("worker", [*module, "worker"], environment),
+        *(Kept("worker", [*module, "worker"], environment) for _ in range(workers)),
     )
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from api import gauges
 from api.settings import Settings
 from recommender.errors import RequestError
 from tests.api.server import until

@@ -1,0 +1,1 @@
+"""The files that start the service in containers: read, and really started."""
