@@ -62,6 +62,16 @@ def code(
     )
 
 
+def on_backend(text: str, backend: str) -> str:
+    """The same Python text for a backend, which is chosen before Keras is imported.
+
+    Args:
+        text: What `code` or `bound_code` gives.
+        backend: "jax", "torch" or "tensorflow".
+    """
+    return f'import os\n\nos.environ["KERAS_BACKEND"] = "{backend}"\n\n{text}'
+
+
 def bound_code(
     class_name: str,
     arguments: Sequence[tuple[str, Any]],
