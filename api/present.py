@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from api.jobs import LIVE
+from api.record import MOST_POINTS, thinned
 
 Plain = dict[str, Any]
 
@@ -107,9 +108,13 @@ def recommendation(row: Row[Any]) -> Plain:
     }
 
 
-def trial(plain: Plain, *, curve: bool) -> Plain:
-    """A trial, with its curves or without."""
-    return plain if curve else {**plain, "loss_curve": None, "val_curve": None}
+def trial(plain: Plain, *, curve: bool, points: int = MOST_POINTS) -> Plain:
+    """A trial, with its curves of at most so many points or without."""
+    shown = {
+        name: thinned(plain[name] or [], points) if curve else None
+        for name in ("loss_curve", "val_curve")
+    }
+    return {**plain, **shown}
 
 
 def event(row: Row[Any]) -> Plain:

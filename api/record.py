@@ -155,8 +155,8 @@ class Record:
         self._notes.events.append((kind, data))
 
 
-def thinned(points: list[Any]) -> list[Any]:
-    """A curve of at most `MOST_POINTS` points: every other one goes, the last one stays."""
-    while len(points) > MOST_POINTS:
+def thinned(points: list[Any], most: int = MOST_POINTS) -> list[Any]:
+    """A curve of at most `most` points: every other one goes, the last one stays."""
+    while len(points) > most:
         points = points[len(points) % 2 == 0 :: 2]
     return points

@@ -14,6 +14,7 @@ SAMPLE = "sample:[a-z0-9_-]{1,40}"
 ModelId = Annotated[str, StringConstraints(pattern=rf"^(mdl_{ULID}|{SAMPLE})$")]
 DatasetId = Annotated[str, StringConstraints(pattern=rf"^(dst_{ULID}|{SAMPLE})$")]
 RecommendationId = Annotated[str, StringConstraints(pattern=rf"^rec_{ULID}$")]
+TrialId = Annotated[str, StringConstraints(pattern=rf"^trl_{ULID}_[0-9]{{1,3}}$")]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 # One example of described data; probes draw 4 096 of them.
 LARGEST_EXAMPLE = 100_000
@@ -469,6 +470,25 @@ class Schedules(Given):
     """The catalogue of schedules."""
 
     data: list[ScheduleEntry]
+
+
+class Preview(Given):
+    """Where a schedule goes."""
+
+    name: str
+    class_name: str
+    arguments: dict[str, Any] = Field(description="With defaults, as the class takes them.")
+    points: list[tuple[int, float | None]] = Field(
+        max_length=512, description="Step and value; null where it is too large for a number."
+    )
+
+
+class Version(Given):
+    """What answers."""
+
+    service: str
+    api: Literal["v1"] = "v1"
+    versions: dict[str, str] = Field(description="What every advice repeats.")
 
 
 class Alive(Given):

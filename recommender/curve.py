@@ -11,6 +11,8 @@ from typing import Any
 
 # Steps may be met a rounding error early, as in `schedules.cosine_warm_restarts`.
 _ROUNDING = 1e-9
+MODES = ("triangular", "triangular2", "exp_range")
+STRATEGIES = ("cos", "linear")
 
 
 def curve(
@@ -44,6 +46,10 @@ def _bounded(value: Callable[[float], float], step: int) -> float:
         return value(step)
     except OverflowError:
         return math.inf
+    except ZeroDivisionError:
+        raise ValueError(
+            "A part of 0 steps cannot be drawn: give every length 1 or more."
+        ) from None
 
 
 def _value(schedule: Any) -> Callable[[float], float]:
@@ -115,6 +121,8 @@ def cyclic(
     gamma: float = 1.0,
 ) -> float:
     """Straight up and straight down, over and over."""
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, received {mode!r}.")
     triangle = 1 - abs(t % (2 * step_size) / step_size - 1)
     height = {"triangular": 1.0, "triangular2": 0.5 ** (t // (2 * step_size))}.get(mode, gamma**t)
     return base + (peak - base) * triangle * height
@@ -166,6 +174,12 @@ def one_cycle(
     three_phase: bool = False,
 ) -> float:
     """Up to the peak, and down to far below the start."""
+    if anneal_strategy not in STRATEGIES:
+        raise ValueError(
+            f"anneal_strategy must be one of {', '.join(STRATEGIES)}, received {anneal_strategy!r}."
+        )
+    if pct_start * total_steps <= 1:
+        raise ValueError(f"total_steps must be above 1 / pct_start = {1 / pct_start:g}.")
     top, end, start = pct_start * total_steps - 1, total_steps - 1, peak / div_factor
     bottom = start / final_div_factor
     phases = [(0.0, top, start, peak), (top, end, peak, bottom)]
@@ -178,6 +192,7 @@ def one_cycle(
 
 def piecewise_constant(t: float, *, boundaries: Sequence[int], values: Sequence[float]) -> float:
     """Constant between steps that are given."""
+    _check_parts(boundaries, values)
     return values[bisect.bisect_left(boundaries, t)]
 
 
@@ -205,6 +220,7 @@ def reduce_on_plateau(t: float, *, schedule: Any, **_: Any) -> float:
 
 def sequential(t: float, *, schedules: Sequence[Any], boundaries: Sequence[int]) -> float:
     """One schedule after another, each from its own step 0."""
+    _check_parts(boundaries, schedules)
     number = bisect.bisect_right(boundaries, t)
     return _value(schedules[number])(t - boundaries[number - 1] if number else t)
 
@@ -236,6 +252,14 @@ def warmup_stable_decay(
     """A rise, a constant stretch, a cooldown."""
     rise = _clipped(t / warmup_steps) if warmup_steps else 1.0
     return peak * rise + (final - peak) * _clipped((t - warmup_steps - stable_steps) / decay_steps)
+
+
+def _check_parts(boundaries: Sequence[int], parts: Sequence[Any]) -> None:
+    if len(parts) != len(boundaries) + 1 or list(boundaries) != sorted(set(boundaries)):
+        raise ValueError(
+            "boundaries must rise and be one fewer than the parts between them, received "
+            f"{len(boundaries)} boundaries and {len(parts)} parts."
+        )
 
 
 def _clipped(part: float) -> float:

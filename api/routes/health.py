@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.routes import TheJobs, TheStore
-from api.schemas import Alive, Ready
+from api.schemas import Alive, Ready, Version
 from api.store import Store
 from recommender.knowledge import published
 
@@ -43,6 +43,13 @@ def readyz(response: Response, store: TheStore, jobs: TheJobs) -> dict[str, Any]
     if not ready:
         response.status_code = 503
     return {"status": "ready" if ready else "not_ready", "checks": checks}
+
+
+@router.get("/v1/version", response_model=Version, summary="Which version answers")
+async def get_version() -> dict[str, Any]:
+    """The service's, and those that its advice depends on."""
+    versions = published()["versions"]
+    return {"service": versions["keras_gradopt"], "versions": versions}
 
 
 def _ledger(store: Store) -> str:

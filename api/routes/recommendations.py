@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi.responses import PlainTextResponse
 from sqlalchemy import Row
 from sse_starlette import EventSourceResponse
 
 from api import present
 from api.errors import ApiError, not_found, responses
+from api.etag import is_current
 from api.jobs import ENDED, Jobs, QueueFull
 from api.library import Library
 from api.resolve import resolve
@@ -20,13 +22,18 @@ from api.schemas import (
     RecommendationId,
     RecommendationRequest,
     Recommendations,
+    Trial,
+    TrialId,
     Trials,
 )
-from api.settings import Settings
+from api.settings import Backend, Settings
+from api.snippet import snippet
 from api.stream import finished, follow
 
 router = APIRouter(prefix="/v1/recommendations", tags=["recommendations"])
 Id = Annotated[RecommendationId, Path(alias="recommendation_id")]
+Curve = Annotated[bool, Query(description="Whether to give the loss curves.")]
+MaxPoints = Annotated[int, Query(ge=2, le=500, description="Of each curve.")]
 # Seconds after which asking again is worth it.
 RETRY_AFTER = "2"
 
@@ -129,7 +136,7 @@ def get_recommendation(
     """The job as it stands; `result` is there once it has succeeded."""
     row = found(jobs, job)
     tag = f'"{row.version}"'
-    if if_none_match == tag:
+    if is_current(if_none_match, tag):
         return Response(status_code=304, headers={"ETag": tag})
     response.headers["ETag"] = tag
     if row.status not in ENDED:
@@ -144,13 +151,51 @@ def get_recommendation(
     responses=responses("not_found", "validation_failed"),
 )
 def list_trials(
-    job: Id,
-    jobs: TheJobs,
-    curve: Annotated[bool, Query(description="Whether to give the loss curves.")] = False,
+    job: Id, jobs: TheJobs, curve: Curve = False, max_points: MaxPoints = 500
 ) -> dict[str, Any]:
     """One entry per candidate, in order of prior."""
     found(jobs, job)
-    return {"data": [present.trial(one, curve=curve) for one in jobs.trials(job)]}
+    shown = [present.trial(one, curve=curve, points=max_points) for one in jobs.trials(job)]
+    return {"data": shown}
+
+
+@router.get(
+    "/{recommendation_id}/trials/{trial_id}",
+    response_model=Trial,
+    summary="Show one probe of a job",
+    responses=responses("not_found", "validation_failed"),
+)
+def get_trial(
+    job: Id,
+    trial: Annotated[TrialId, Path(alias="trial_id")],
+    jobs: TheJobs,
+    curve: Curve = False,
+    max_points: MaxPoints = 500,
+) -> dict[str, Any]:
+    """One candidate's probe."""
+    found(jobs, job)
+    one = next((one for one in jobs.trials(job) if one["id"] == trial), None)
+    if one is None:
+        raise not_found("trial", trial)
+    return present.trial(one, curve=curve, points=max_points)
+
+
+@router.get(
+    "/{recommendation_id}/snippet",
+    summary="Show the advice as Python",
+    response_class=PlainTextResponse,
+    responses={
+        200: {"content": {"text/x-python": {"schema": {"type": "string"}}}},
+        **responses("not_found", "no_result", "validation_failed"),
+    },
+)
+def get_snippet(
+    job: Id,
+    jobs: TheJobs,
+    backend: Annotated[Backend | None, Query(description="Left out: as probed.")] = None,
+) -> PlainTextResponse:
+    """Python that makes the optimizer, on the backend of your choice."""
+    return PlainTextResponse(snippet(found(jobs, job), backend), media_type="text/x-python")
 
 
 @router.get(

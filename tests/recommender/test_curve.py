@@ -145,8 +145,15 @@ def test_what_grows_beyond_every_number_is_infinite() -> None:
         ({"class_name": "Spiral", "config": {}}, "must be one of Constant"),
         ({"class_name": "Constant", "config": {}}, "missing a required argument: 'value'"),
         ({"class_name": "Constant", "config": {"value": 1.0, "slope": 2}}, "'slope'"),
+        ({"class_name": "LinearToZero", "config": {"initial": 1, "total_steps": 0}}, "of 0 steps"),
+        ({"class_name": "Cyclic", "config": {"base": 0, "peak": 1, "mode": "round"}}, "'round'"),
+        ({"class_name": "PiecewiseConstant", "config": {"boundaries": [2, 1], "values": [1] * 3}},
+         "boundaries must rise"),
+        ({"class_name": "Sequential", "config": {"boundaries": [], "schedules": []}},
+         "one fewer"),
+        ({"class_name": "OneCycle", "config": {"peak": 1, "total_steps": 3}}, "above 1 / pct"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_drawn_is_told(schedule: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         curve(schedule, 10, 10)
