@@ -69,7 +69,8 @@ def on_backend(text: str, backend: str) -> str:
         text: What `code` or `bound_code` gives.
         backend: "jax", "torch" or "tensorflow".
     """
-    return f'import os\n\nos.environ["KERAS_BACKEND"] = "{backend}"\n\n{text}'
+    chosen = f'os.environ["KERAS_BACKEND"] = "{backend}"  # before Keras is imported'
+    return f"import os\n\n{chosen}\n\n{text}"
 
 
 def bound_code(
