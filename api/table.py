@@ -109,8 +109,7 @@ def memory(trial: Plain, parameters: int | None) -> str:
     multiple, size = _state(trial), state_bytes(trial, parameters)
     if multiple is None:
         return "not known"
-    times = f"{multiple:g} times the weights"
-    return times if size is None else f"{_binary(size)} ({times})"
+    return f"{multiple:g} times the weights" if size is None else _binary(size)
 
 
 def _binary(size: float) -> str:
