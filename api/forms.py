@@ -34,7 +34,9 @@ def request_of(form: Mapping[str, str]) -> Plain:
         if source == "upload" and not model_id:
             raise _missing("model_file", "Choose a model (.keras), or take a sample.")
         if source == "upload" and not data_id:
-            raise _missing("data_file", "Choose a data set (.npz with x and y), or take a sample.")
+            raise _missing(
+                "data_file", "Choose a data set (.csv, .parquet or .npz), or take a sample."
+            )
         model = {"kind": "ref", "id": model_id if source == "upload" else sample}
         data = {"kind": "ref", "id": data_id if source == "upload" else sample}
     training: Plain = {

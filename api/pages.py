@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
@@ -12,11 +11,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.templating import Jinja2Templates
 from pydantic import ValidationError
+from sqlalchemy import Row
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
-from api import errors, present
+from api import errors, present, table
 from api.access import begin_writing
+from api.again import larger
+from api.drawing import drawing
 from api.errors import ApiError, from_refusal, from_validation
 from api.forms import faults_of, request_of, still_filled_in
 from api.gate import Refused
@@ -28,13 +30,20 @@ from api.routes.recommendations import found, start
 from api.schemas import LossName, RecommendationRequest
 from api.settings import Backend, Settings
 from recommender import words
+from recommender.answer import on_backend
 from recommender.budget import SHARE
 from recommender.knowledge import published
 
 router = APIRouter(include_in_schema=False)
 templates = Jinja2Templates(Path(__file__).parent / "web" / "templates")
 templates.env.policies["json.dumps_kwargs"] = {"sort_keys": False}  # as written, model before data
-templates.env.globals["said"] = words
+templates.env.globals |= {
+    "said": words,
+    "backends": get_args(Backend),
+    "on_backend": on_backend,
+    "drawing": drawing,
+    "shares": SHARE,
+}
 
 Plain = dict[str, Any]
 RECENT = 8
@@ -62,14 +71,21 @@ async def ask(
 
 
 @router.get("/recommendations/{job}")
-def recommendation(request: Request, job: str, jobs: TheJobs) -> HTMLResponse:
+def recommendation(request: Request, job: str, jobs: TheJobs, sort: str = "") -> HTMLResponse:
     """A job: live where scripts run, as it stands where they do not."""
     row = jobs.get(job)
     if row is None:
         return missing(request, f"There is no recommendation {job[:40]!r}.")
-    shown = present.recommendation(row)
-    context = {"job": shown, "trials": ranked(jobs.trials(job)), "title": title(shown)}
-    return render(request, "recommendation.html", context)
+    return _job(request, row, jobs, sort=sort)
+
+
+@router.get("/recommendations/{job}/trials.csv")
+def trials_csv(job: str, jobs: TheJobs) -> Response:
+    """The short trainings, for spreadsheets."""
+    parameters = _parameters(present.recommendation(found(jobs, job)))
+    headers = {"Content-Disposition": f'attachment; filename="{job}.csv"'}
+    text = table.as_csv(jobs.trials(job), parameters)
+    return Response(text, media_type="text/csv", headers=headers)
 
 
 @router.post("/recommendations/{job}/cancel")
@@ -78,6 +94,20 @@ def cancel(job: str, jobs: TheJobs) -> RedirectResponse:
     found(jobs, job)
     jobs.cancel(job)
     return RedirectResponse(f"/recommendations/{job}", status_code=303)
+
+
+@router.post("/recommendations/{job}/again")
+def again(
+    request: Request, job: str, jobs: TheJobs, library: TheLibrary, settings: TheSettings
+) -> Response:
+    """The same request with more budget, as a job of its own."""
+    row = found(jobs, job)
+    try:
+        asked = RecommendationRequest.model_validate(larger(row.request) or row.request)
+        started = start(asked, jobs, library, settings)
+    except (ApiError, Refused, ValidationError) as error:
+        return _job(request, row, jobs, problem=_problem(error))
+    return RedirectResponse(f"/recommendations/{started.id}", status_code=303)
 
 
 @router.get("/catalog")
@@ -113,16 +143,6 @@ def title(job: Plain) -> str:
     if data["kind"] == "ref":
         return "Your data"
     return f"Described: {model.get('family', 'model')} on {data['task']}"
-
-
-def ranked(trials: list[Plain]) -> list[Plain]:
-    """Trials that got further come first, then the lower validation loss."""
-
-    def place(trial: Plain) -> tuple[int, float, int]:
-        step, loss = trial["val_curve"][-1] if trial["val_curve"] else (0, None)
-        return -step, math.inf if loss is None else loss, trial["index"]
-
-    return sorted(trials, key=place)
 
 
 def _answer(
@@ -186,6 +206,35 @@ def _problem(error: ApiError | Refused | ValidationError) -> Plain:
     return {"title": heading, "detail": error.detail, "errors": error.errors, "code": error.code}
 
 
+def _job(
+    request: Request, row: Row[Any], jobs: Jobs, *, sort: str = "", problem: Plain | None = None
+) -> HTMLResponse:
+    shown = present.recommendation(row)
+    best = shown["progress"]["best_so_far"]
+    parameters = _parameters(shown)
+    context = {
+        "job": shown,
+        "title": title(shown),
+        "trials": table.ordered(jobs.trials(row.id), sort, best and best["trial"]),
+        "headings": table.headings(sort),
+        "memory": lambda trial: table.memory(trial, parameters),
+        "again": larger(row.request),
+        "problem": problem,
+    }
+    return render(request, "recommendation.html", context, status=_status(problem))
+
+
+def _parameters(job: Plain) -> int | None:
+    """Weights of a job's model, where they are known."""
+    advice = job["result"] or job["advice_before"]
+    found: int | None = advice["evidence"]["description"]["parameters"]
+    return found
+
+
+def _status(problem: Plain | None) -> int:
+    return 200 if problem is None else errors.STATUS.get(problem["code"], errors.REFUSED)
+
+
 def _home(
     request: Request,
     jobs: Jobs,
@@ -206,7 +255,6 @@ def _home(
     context: Plain = {
         "samples": {one["name"]: one for one in published()["samples"]},
         "losses": get_args(LossName),
-        "backends": get_args(Backend),
         "form": form,
         "followed": still_filled_in(form),
         "uploads": _uploads(form, library),
@@ -219,15 +267,14 @@ def _home(
             "upload_mb": settings.max_upload_bytes // 2**20,
             "max_seconds": LONGEST_WAIT,
         },
-        "shares": SHARE,
         "usual": {
             "epochs": EPOCHS,
             "batch_size": BATCH_SIZE,
+            "backend": settings.backend,
             "max_seconds": f"{RecommendationRequest.model_fields['max_seconds'].default:g}",
         },
     }
-    status = 200 if problem is None else errors.STATUS.get(problem["code"], errors.REFUSED)
-    return render(request, "home.html", context, status=status)
+    return render(request, "home.html", context, status=_status(problem))
 
 
 def render(request: Request, name: str, context: Plain, status: int = 200) -> HTMLResponse:

@@ -8,6 +8,7 @@ from sqlalchemy import Row
 
 from api.errors import ApiError
 from api.transitions import LIVE
+from recommender.answer import on_backend
 
 
 def snippet(row: Row[Any], backend: str | None) -> str:
@@ -30,9 +31,5 @@ def snippet(row: Row[Any], backend: str | None) -> str:
     advised = row.result["recommended"]
     fit = "".join(f"# model.fit(..., {name}={value})\n" for name, value in
                   (advised["fit"] or {}).items())  # fmt: skip
-    return (
-        f"# The advice of {row.id}.\n"
-        "import os\n\n"
-        f'os.environ["KERAS_BACKEND"] = "{backend or row.backend}"  # before Keras is imported\n\n'
-        f"{advised['code']}{fit}"
-    )
+    code = on_backend(f"{advised['code']}{fit}", backend or row.backend)
+    return f"# The advice of {row.id}.\n{code}"

@@ -63,6 +63,17 @@ def code(
     )
 
 
+def on_backend(text: str, backend: str) -> str:
+    """The same Python text for a backend, which is chosen before Keras is imported.
+
+    Args:
+        text: What `code` or `bound_code` gives.
+        backend: "jax", "torch" or "tensorflow".
+    """
+    chosen = f'os.environ["KERAS_BACKEND"] = "{backend}"  # before Keras is imported'
+    return f"import os\n\n{chosen}\n\n{text}"
+
+
 def bound_code(
     class_name: str,
     arguments: Sequence[tuple[str, Any]],

@@ -37,7 +37,7 @@ class Decision:
         candidate: The answer.
         basis: "probe" when probes had a say, "prior" when it rests on recorded tasks alone.
         code: What weakens the evidence; None when nothing does.
-        reasons: Sentences, the weightiest first.
+        reasons: Sentences, the weightiest first; the last says why it was tried.
         gap: Logarithm of the answer's loss over the default's at the longest rung where both
             stood; None where there is none, or losses are not positive.
         share: Length of the longest rung that the answer reached, over the full length.

@@ -36,6 +36,9 @@ EVIDENCE = {
     ),
 }
 
+# Codes that end a comparison by rule, whatever the short trainings say.
+RULES = ("budget_exhausted", "blocking_finding")
+
 PURPOSES = {
     "sanity": "First checks: does the loss compute, can one batch be learned by heart",
     "range_test": "Learning-rate range test: where training breaks",
@@ -66,6 +69,27 @@ def odds(expected: Mapping[str, Any]) -> str:
         f"Odds of beating Keras' default: {expected['p_beats_default']:.0%}, from "
         f"{expected['tasks']} recorded tasks ({expected['confidence']} confidence)."
     )
+
+
+def verdict(expected: Mapping[str, Any]) -> str:
+    """The chance of beating the default as the end of a sentence, from `Forecast.to_dict`."""
+    return (
+        f"the odds of beating Keras' default are {expected['p_beats_default']:.0%} "
+        f"({expected['confidence']} confidence, from {expected['tasks']} recorded tasks)."
+    )
+
+
+def grounds(decision: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What each reason rests on, "probe", "prior" or "rule", and the reason.
+
+    Args:
+        decision: From `Decision.to_dict`. Its last reason is why the answer was tried at all.
+    """
+    code, (*measured, tried) = decision["code"], decision["reasons"]
+    found = [("rule" if code in RULES else "probe", text) for text in measured]
+    if code is not None:
+        found.append(("rule", CODES[code]))
+    return [*found, ("prior" if "recorded tasks" in tried else "rule", tried)]
 
 
 def headline(expected: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,25 @@ def odds() -> dict[str, Any]:
 def published() -> dict[str, Any]:
     """What `publish.py` wrote for readers that do not import Keras.
 
-    Its keys: "versions", "optimizers" and "schedules" (catalogue entries), "settings" (names and
-    Keras configs of whatever may be advised), "samples" (the tasks of `gradopt demo`).
+    Its keys: "versions", "optimizers" and "schedules" (catalogue entries), "settings" (names,
+    state and Keras configs of whatever may be advised), "samples" (the tasks of `gradopt demo`).
     """
     return _read("published.json")
+
+
+def state_multiple(method: str, config: Mapping[str, Any]) -> float | None:
+    """Memory of an optimizer's state in multiples of the weights; None where it is not recorded.
+
+    Args:
+        method: Its name in the catalogue.
+        config: Constructor arguments beside the learning rate.
+    """
+    known = published()["settings"]
+    plain = [{**one, "method": one["name"], "config": {}} for one in published()["optimizers"]]
+    for one in [*known, *plain]:
+        if one["method"] == method and one["config"] == dict(config):
+            return float(one["state_multiple"])
+    return None
 
 
 @functools.cache

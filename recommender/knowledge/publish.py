@@ -50,6 +50,7 @@ def _setting(setting: Setting) -> Plain:
         "config": dict(setting.config),
         "label": setting.label,
         "class_name": setting.class_name,
+        "state_multiple": catalogue.state_multiple(setting.optimizer()),
         "optimizer": {
             shape: config_of(make_optimizer(Candidate(setting, shape, "portfolio", 1.0, ""), STEPS))
             for shape in shapes

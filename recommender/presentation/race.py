@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from recommender import words
 from recommender.candidates import Candidate
-from recommender.knowledge import published
+from recommender.knowledge import state_multiple
 from recommender.presentation.document import Block, Curves, Row, Table, Text
 from recommender.probes import ProbeResult
 from recommender.settings import Setting
@@ -219,7 +219,9 @@ def _grounds(
         (good if gain > 0 else bad).append(f"{on} {than}")
     elif one.setting != chosen.setting:
         good.append("on recorded tasks like this one it did as well")
-    ours, theirs = _memory(chosen.setting), _memory(one.setting)
+    ours, theirs = (
+        state_multiple(each.setting.method, dict(each.setting.config)) for each in (chosen, one)
+    )
     if ours is not None and theirs is not None and ours != theirs:
         side = good if theirs < ours else bad
         side.append(
@@ -272,11 +274,3 @@ def _measured(
             f"at step {step:,} its validation loss was {size}, within the noise of the "
             "comparison: it may be as good"
         )
-
-
-def _memory(setting: Setting) -> float | None:
-    """The state of an optimizer in multiples of the weights, from the published catalogue."""
-    for entry in published()["optimizers"]:
-        if entry["class_name"] == setting.class_name:
-            return float(entry["state_multiple"])
-    return None

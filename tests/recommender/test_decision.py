@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from recommender import words
 from recommender.candidates import Candidate, hurdle
 from recommender.decision import by_prior, decide, gap_to, last_rung
 from recommender.forecast import Features, calibrate, forecast
@@ -24,6 +25,7 @@ CANDIDATES = [
     Candidate(FAST, "late_cooldown", "portfolio", 0.6, "it has a fair record"),
 ]
 FULL = 1000
+PRIOR = "It was tried because on recorded tasks like this one it reached much."
 
 
 def blocks(mean: float, spread: float = 0.01) -> tuple[float, ...]:
@@ -169,3 +171,14 @@ def test_intervals_cover_what_they_were_calibrated_to() -> None:
     # The line that was put in: slope 0.5 and intercept -0.1.
     assert found.middle[1] == pytest.approx(0.5, abs=0.1)
     assert found.middle[0] == pytest.approx(-0.1, abs=0.03)
+
+
+def test_each_reason_says_what_it_rests_on() -> None:
+    raced = {"basis": "probe", "code": None, "reasons": ["It led.", PRIOR]}
+    assert words.grounds(raced) == [("probe", "It led."), ("prior", PRIOR)]
+    noisy = words.grounds(raced | {"code": "noise_exceeds_gap"})
+    assert [kind for kind, _ in noisy] == ["probe", "rule", "prior"]
+    ended = {"basis": "prior", "code": "budget_exhausted", "reasons": ["It did not last.", PRIOR]}
+    assert [kind for kind, _ in words.grounds(ended)] == ["rule", "rule", "prior"]
+    default = {"basis": "prior", "code": None, "reasons": ["It was tried because it is a hurdle."]}
+    assert [kind for kind, _ in words.grounds(default)] == ["rule"]

@@ -85,7 +85,7 @@ async function soon() {
 }
 
 async function showAnew() {
-  const page = await load(location.pathname);
+  const page = await load(location.pathname + location.search);
   if (!page) return false;
   const stopping = byId("going").contains(document.activeElement);
   update(page.main);
@@ -101,9 +101,17 @@ async function cancel(event) {
   if (await load(event.target.action, { method: "POST" })) soon();
 }
 
+/** Sort the table: the address holds the order, so the link keeps it. */
+function sort(event) {
+  event.preventDefault();
+  history.replaceState(null, "", `?sort=${event.submitter.value}`);
+  showAnew();
+}
+
 // For tests: how many points are drawn.
 window.gradopt = { points: () => points };
 byId("cancel").addEventListener("submit", cancel);
+byId("sorting").addEventListener("submit", sort);
 byId("plotly").addEventListener("load", soon);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", soon);
 tellState();

@@ -4,11 +4,13 @@ import { byId } from "/static/dom.js";
 import { ask } from "/static/server.js";
 
 /**
- * Watch a file input: `data-path` says where its files go, `data-id-in` which input gets their ids.
+ * Watch a file input: `data-path` says where its files go, `data-id-in` which input gets their ids,
+ * and `data-sends` which input's text goes along, where there is some.
  * `changed` is called whenever an id changes.
  */
 export function watchUpload(input, changed) {
-  const { path, idIn, mostMib } = input.dataset;
+  const { path, idIn, mostMib, sends } = input.dataset;
+  const along = sends ? byId(sends) : null;
   const told = byId(`${input.id}-read`);
   let running = null;
 
@@ -31,7 +33,7 @@ export function watchUpload(input, changed) {
         const most = `It has ${mebibytes(file)}; at most ${mostMib} MiB are taken.`;
         throw new Error(`${most} Upload a part: probes need some thousand examples.`);
       }
-      const answer = await ask(path, { method: "POST", signal: running.signal, ...contentOf(file) });
+      const answer = await ask(path, { method: "POST", signal: running.signal, ...contentOf(file, along) });
       byId(idIn).value = (await answer.json()).id;
       delete told.dataset.kept;
     } catch (error) {
@@ -42,6 +44,7 @@ export function watchUpload(input, changed) {
   }
 
   input.addEventListener("change", send);
+  along?.addEventListener("change", () => input.files.length && send());
   for (const [name, over] of [["dragenter", true], ["dragleave", false], ["drop", false]]) {
     input.addEventListener(name, () => input.classList.toggle("over", over));
   }
@@ -54,11 +57,12 @@ for (const name of ["dragover", "drop"]) {
   addEventListener(name, (event) => event.target.type === "file" || event.preventDefault());
 }
 
-function contentOf(file) {
+function contentOf(file, along) {
   if (file.name.toLowerCase().endsWith(".json")) {
     return { body: file, headers: { "Content-Type": "application/json" } };
   }
   const body = new FormData();
+  if (along?.value) body.append(along.name, along.value.trim());
   body.append("file", file);
   return { body };
 }

@@ -1,0 +1,39 @@
+"""Pages opened in a real browser, whose complaints count."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Opened = Callable[..., Any]
+# The browser mentions refusals and broken connections, which are answers; nothing else may be.
+FINE = re.compile(r"status of (404|413|415|422|429)|net::ERR_(INCOMPLETE|CONNECTION|EMPTY)")
+
+
+@contextmanager
+def pages(browser: Any, base_url: str) -> Iterator[Opened]:
+    """Opens pages of a server, and at the end asks that none of them complained.
+
+    Args:
+        browser: Playwright's.
+        base_url: Of the server.
+    """
+    contexts, complaints = [], []
+
+    def open_(path: str = "/", **options: Any) -> Any:
+        context = browser.new_context(base_url=base_url, **options)
+        context.set_default_timeout(30_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(f"{path}: {error}"))
+        page.on("console", lambda m: m.type == "error" and complaints.append(f"{path}: {m.text}"))
+        page.goto(path)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    rest = [text for text in complaints if not FINE.search(text)]
+    assert not rest, "scripts failed, or the content security policy was broken"
