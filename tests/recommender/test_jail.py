@@ -489,7 +489,11 @@ def test_a_real_probe_of_uploads_succeeds_in_jail(name: str, tmp_path: Path) -> 
             ("Dense", {"units": 1}),
         )
     ]
-    net = {"module": "keras", "class_name": "Sequential", "config": {"layers": layers}}
+    net = {
+        "module": "keras",
+        "class_name": "Sequential",
+        "config": {"name": "net", "layers": layers},
+    }
     asked = ProbeSpec(
         model={"kind": "config", "config": net},
         data={"kind": "npz", "path": str(tmp_path / "blob.npz")},
