@@ -101,6 +101,6 @@ class Executor(Protocol):
                 loss), "stopped" (trial, reason) or "spent" (fraction). A trial is its position in
                 the plan; a loss that is not finite is None.
             cancelled: Is asked several times a second; once it says so, the probe is ended.
-            journal: Folder that keeps what was trained: asked again with it, the probe goes on
-                where it was.
+            journal: Folder, on the disk that the executor has its own on, that keeps what was
+                trained: asked again with it, the probe goes on where it was.
         """
