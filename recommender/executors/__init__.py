@@ -128,8 +128,9 @@ class Executor(Protocol):
                 (fraction). A trial is its position in the plan; a loss that is not finite is None.
             cancelled: Is asked several times a second; once it says so, the probe is given two
                 seconds to say what it knows, and ended. What it raises ends the probe at once.
-            journal: Folder that keeps what was trained: asked again with it, the probe goes on
-                where it was, and tells everything from the beginning.
+            journal: Folder, on the disk that the executor has its own on, that keeps what was
+                trained: asked again with it, the probe goes on where it was, and tells everything
+                from the beginning.
             failed: Candidates that are not to be trained any more, by the `key` of their "working"
                 messages, and why; needs a journal.
         """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from recommender.executors.jail import GIVEN, JOURNAL, LARGEST_FILE, WORK
 
-MOST_FILES = 10_000
+MOST_FILES = 2_000
 MOST_BYTES = 256 * 2**20
 # Folders within folders, of which a journal has one.
 DEEPEST = 16
@@ -150,7 +150,8 @@ def remove(folder: Path) -> None:
         try:
             emptied.chmod(0o700)
             with os.scandir(emptied) as listed:
-                entries = list(listed)
+                # Files first: on a full disk, moving a folder may take room.
+                entries = sorted(listed, key=lambda entry: entry.is_dir(follow_symlinks=False))
         except FileNotFoundError:
             continue
         for entry in entries:

@@ -144,6 +144,8 @@ def enter(jail: Jail) -> None:
         raise OSError(errno.ENOSYS, f"there is no jail for {sys.platform}, only for Linux")
     if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - names are all that is asked for
         raise OSError(errno.EBUSY, "a thread that is there already would stay outside of the jail")
+    # Where the machine runs out of memory, this process is to go first.
+    Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
     libc = ctypes.CDLL(None, use_errno=True)
     _drop_capabilities(libc)
     no_new_privileges, end_with_parent, dumpable = 38, 1, 4

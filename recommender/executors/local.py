@@ -32,7 +32,7 @@ PREFIX = "probe-"
 # Between two looks at the pipe, the clock, the memory and the asker.
 LOOK_SECONDS = 0.1
 # Between two looks at the files that it has written.
-FILES_SECONDS = 0.5
+FILES_SECONDS = 0.2
 # Processor time beyond what its threads can take until its deadline.
 SPARE_CPU_SECONDS = 60
 LAST_WORDS = 2000
@@ -141,13 +141,19 @@ class LocalProbe:
         with contextlib.suppress(BrokenPipeError):  # what a dead child did not read is dropped
             self._process.stdin.close()
         self._errors.close()
-        cell.remove(self._folder)
+        try:
+            cell.remove(self._folder)
+        except OSError:  # the outcome counts all the same
+            logger.exception("%s cannot be removed", self._folder)
 
     def _limit_cpu(self, seconds: float) -> None:
         """The child ends itself where its starter is stopped for longer than it may work."""
         if sys.platform != "linux":
             return
         most = math.ceil(seconds * (os.cpu_count() or 1)) + SPARE_CPU_SECONDS
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (most, most))
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 # Instructions of classic BPF, as the kernel's filter.h has them.
-LOAD, JUMP_EQUAL, JUMP_NOT_BELOW, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+LOAD, AND, JUMP_EQUAL, JUMP_NOT_BELOW, JUMP_ANY_BIT, RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
 # From here on, numbers on x86-64 are of the x32 interface, which would go round the list.
@@ -140,7 +140,14 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "syslog": (103, 116),
 }
 # Calls whose arguments decide.
-_CLONE, _CLONE3, _PRCTL, _FCNTL, _IOCTL = (56, 220), (435, 435), (157, 167), (72, 25), (16, 29)
+_CLONE, _PRCTL, _FCNTL, _IOCTL = (56, 220), (157, 167), (72, 25), (16, 29)
+# Calls whose arguments no filter can see; without them, programs take clone and openat.
+_CLONE3, _OPENAT2 = (435, 435), (437, 437)
+# Call, and position of its flags.
+_OPENS: dict[str, tuple[tuple[int, int], int]] = {"open": ((2, -1), 1), "openat": ((257, 56), 2)}
+# Emptying a file that is opened for reading, or for neither: until its third version, Landlock
+# takes the first for reading and the second for nothing.
+_TRUNCATE, _ACCESS_MODE = 0o1000, 3
 _TO_ITSELF: dict[str, tuple[tuple[int, int], bool]] = {
     # Whether 0 means the caller as well.
     "kill": ((62, 129), False),
@@ -210,8 +217,8 @@ def program(machine: Machine, pid: int) -> list[Instruction]:
     ]
     for number in numbers(machine).values():
         made += _when_equal(number, [refuse])
-    # glibc then takes clone, whose flags a filter can see.
-    made += _when_equal(_CLONE3[column], [_give(ERRNO | errno.ENOSYS)])
+    for hidden in (_CLONE3, _OPENAT2):
+        made += _when_equal(hidden[column], [_give(ERRNO | errno.ENOSYS)])
     threads_only = [
         _load(ARGUMENTS),
         (JUMP_ANY_BIT, 0, 2, CLONE_THREAD),
@@ -220,6 +227,13 @@ def program(machine: Machine, pid: int) -> list[Instruction]:
         refuse,
     ]
     made += _when_equal(_CLONE[column], threads_only)
+    for call, position in _OPENS.values():
+        empties = [
+            step for mode in (0, _ACCESS_MODE) for step in _when_equal(_TRUNCATE | mode, [refuse])
+        ]
+        flags = [_load(ARGUMENTS + 8 * position), (AND, 0, 0, _TRUNCATE | _ACCESS_MODE)]
+        if call[column] >= 0:
+            made += _when_equal(call[column], [*flags, *empties, _give(ALLOW)])
     for call, zero_is_itself in _TO_ITSELF.values():
         itself = [pid, 0] if zero_is_itself else [pid]
         allowed = [step for value in itself for step in _when_equal(value, [_give(ALLOW)])]
