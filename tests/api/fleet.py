@@ -213,13 +213,17 @@ def kills_at_random(
     accepted: list[str] = []
     kills: list[tuple[float, list[str]]] = []
     during = 0
-    while len(kills) < number:
+
+    def busy() -> bool:
+        """Whether a probe runs and somebody is there to take it over; asks where too few do."""
         under_way = [r for r in made.jobs.newest(10**6, None) if r.status not in ENDED]
         for _ in range(live - len(under_way)):
             job = made.ask(seed=len(accepted))
-            accepted += [job] if job else []
-        # Where nobody was left to take over, the time that it takes would tell nothing.
-        until(lambda: made.up() and made.running(), "a probe runs")
+            accepted.extend([job] if job else [])
+        return made.up() and made.running()
+
+    while len(kills) < number:
+        until(busy, "a probe runs", 60)
         time.sleep(chance.uniform(*pause))
         during += made.running()
         name = chance.choice(["web", *2 * [n for n in made.processes if n != "web"]])
