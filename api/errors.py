@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 # Input is repeated in messages up to here.
 LONGEST_ECHO = 200
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 STATUS: dict[str, int] = {
     "malformed_json": 400,
@@ -73,6 +75,7 @@ TITLES = {
     "queue_full": "Too many jobs are waiting",
     "internal": "Something broke here",
     "database_unavailable": "The ledger cannot be reached now",
+    "storage_full": "The disk is full",
     "model_class_not_allowed": "The model holds a class that is not accepted",
     "model_too_large": "The model is too large",
     "dataset_object_dtype": "The data set holds something other than numbers",
@@ -228,6 +231,14 @@ def install(app: FastAPI) -> None:
     async def on_bug(request: Request, error: Exception) -> JSONResponse:
         logger.error("request %s", request.url.path, exc_info=error)
         return problem(request, ApiError("internal", "This is a fault of the service, not yours."))
+
+    @app.exception_handler(OSError)
+    async def on_system(request: Request, error: OSError) -> JSONResponse:
+        if error.errno not in NO_SPACE:
+            return await on_bug(request, error)
+        logger.error("no space: %s", error)
+        detail = "The disk is full. Nothing was kept; try again when some is free."
+        return problem(request, ApiError("storage_full", detail, headers={"Retry-After": "60"}))
 
 
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:

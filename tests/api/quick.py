@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from api.__main__ import end_with_supervisor
 from api.settings import Settings
 from api.worker import Worker
 from recommender.executors import Outcome, ProbeSpec
@@ -94,6 +95,7 @@ def main() -> None:
     """Work until SIGTERM."""
     pause = float(os.environ.get("QUICK_PAUSE", "0.001"))
     pieces = int(os.environ.get("QUICK_PIECES", "4"))
+    end_with_supervisor()
     worker = Worker(Settings(), lambda backend: Quick(backend, pause, pieces))
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     worker.run()

@@ -263,3 +263,35 @@ def test_what_is_written_survives_a_kill(tmp_path: Path) -> None:
     assert len(accepted) <= len(rows) <= len(accepted) + 1
     assert all(len(told(ledger, row.id)) == 1 for row in rows)
     store.close()
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_a_clock_that_jumps_takes_no_job_from_a_living_worker(store: Store, jump: float) -> None:
+    now, ticks = [1e9], [0.0]
+    jobs = Jobs(store, lambda: now[0], lambda: ticks[0])
+    job = create(jobs)
+    claimed(jobs, "alive")
+    jobs.reap()
+    now[0] += jump
+    for _ in range(20):
+        for clock in (now, ticks):
+            clock[0] += LEASE / 4
+        jobs.reap()
+        jobs.beat("alive")
+    assert status(jobs, job) == "running"
+    assert jobs.workers_alive() == 1
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_a_clock_that_jumps_keeps_no_job_with_a_dead_worker(store: Store, jump: float) -> None:
+    now, ticks = [1e9], [0.0]
+    jobs = Jobs(store, lambda: now[0], lambda: ticks[0])
+    job = create(jobs)
+    claimed(jobs, "dead")
+    jobs.reap()
+    now[0] += jump
+    for _ in range(5):
+        for clock in (now, ticks):
+            clock[0] += LEASE / 4
+        jobs.reap()
+    assert status(jobs, job) == "queued"
