@@ -278,7 +278,7 @@ def test_a_database_of_the_first_version_keeps_its_jobs(tmp_path: Path) -> None:
     rows = {
         "INSERT INTO models VALUES (?, 1.0, '{}', '{}', 3)": (model,),
         "INSERT INTO datasets VALUES (?, 1.0, '{}', 'ab', 4)": (data,),
-        f"INSERT INTO jobs ({columns}, advice_before, progress) VALUES "
+        f"INSERT INTO jobs ({columns}, advice_before, progress) VALUES "  # noqa: S608 - our names
         "(?, 1.0, 'queued', 0, 1, 0, 0, '{}', ?, 'jax', '{}', '{}')": (job, '{"a": 1}'),
         "INSERT INTO events VALUES (?, 1, 1.0, 'status', '{}')": (job,),
     }

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +18,12 @@ import sqlalchemy as sa
 from api.jobs import Jobs
 from api.settings import Settings
 from api.store import Store, idempotency
-from api.supervisor import listen
 from tests.api.inside import Inside, inside
 from tests.api.server import DIGITS, NET, npz, regression, until
+from tests.api.web_process import web_process
 
 pytestmark = pytest.mark.backend_free
 
-ROOT = Path(__file__).resolve().parents[2]
 OTHER_NET = {**NET, "config": {**NET["config"], "name": "other"}}
 CALLS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "job": ("/v1/recommendations", {"json": DIGITS}, {"json": {**DIGITS, "seed": 1}}),
@@ -105,39 +101,6 @@ def test_after_a_day_the_key_is_free(web: Inside) -> None:
     assert again.json()["id"] != first
     with web.store.read() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(idempotency)) == 1
-
-
-@contextmanager
-def web_process(folder: Path) -> Iterator[tuple[str, Any]]:
-    """The web process on a port that stays open while it is killed; also what starts it again."""
-    listening = listen("127.0.0.1", 0)
-    number = listening.fileno()
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "api", "web", str(number), "--data-dir", str(folder)]
-        running.append(
-            subprocess.Popen(
-                command,
-                pass_fds=(number,),
-                stdin=subprocess.PIPE,
-                cwd=ROOT,
-                stderr=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-        )
-        return running[-1]
-
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}", start
-    finally:
-        for process in running:
-            if process.poll() is None:
-                process.terminate()
-            process.wait(30)
-            assert process.stdin is not None
-            process.stdin.close()
-        listening.close()
 
 
 def test_two_hundred_at_once_make_one_job_though_the_server_is_killed(tmp_path: Path) -> None:
