@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # keys need an extra that may not be installed
 
 app = typer.Typer(help="Who may use the service from another machine.", no_args_is_help=True)
 LOCAL = "local"
+# Wide enough for every column, so that what reads the list finds whole ids.
+LIST_WIDTH = 180
 
 
 @app.command()
@@ -54,12 +56,13 @@ def list_(data_dir: DataDir = None) -> None:
     with _keys(data_dir) as keys:
         from api.present import moment
 
-        table = Table("id", "tenant", "name", "scopes", "made", "expires", "last used", "revoked")
+        heads = ("id", "tenant", "name", "scopes", "made", "expires", "last used", "revoked")
+        table = Table(*heads, box=None)
         for row in keys.all():
             times = (row.created_at, row.expires_at, row.last_used_at, row.revoked_at)
             shown = ((moment(one) or "")[:16] for one in times)
             table.add_row(row.id, row.tenant, row.name, " ".join(row.scopes), *shown)
-    Console(soft_wrap=True).print(table)
+    Console(width=LIST_WIDTH).print(table)
 
 
 @app.command()

@@ -12,7 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from api import store as tables
+from api.caller import ANYBODY_HERE
 from api.jobs import Claim, Jobs, Notes, QueueFull
+from api.library import Library
 from api.settings import Settings
 from api.store import Store, new_id
 
@@ -268,7 +270,7 @@ def test_what_is_written_survives_a_kill(tmp_path: Path) -> None:
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0])
 def test_a_clock_that_jumps_takes_no_job_from_a_living_worker(store: Store, jump: float) -> None:
     now, ticks = [1e9], [0.0]
-    jobs = Jobs(store, lambda: now[0], lambda: ticks[0])
+    jobs = Jobs(store, clock=lambda: now[0], ticks=lambda: ticks[0])
     job = create(jobs)
     claimed(jobs, "alive")
     jobs.reap()
@@ -285,7 +287,7 @@ def test_a_clock_that_jumps_takes_no_job_from_a_living_worker(store: Store, jump
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0])
 def test_a_clock_that_jumps_keeps_no_job_with_a_dead_worker(store: Store, jump: float) -> None:
     now, ticks = [1e9], [0.0]
-    jobs = Jobs(store, lambda: now[0], lambda: ticks[0])
+    jobs = Jobs(store, clock=lambda: now[0], ticks=lambda: ticks[0])
     job = create(jobs)
     claimed(jobs, "dead")
     jobs.reap()
@@ -295,3 +297,62 @@ def test_a_clock_that_jumps_keeps_no_job_with_a_dead_worker(store: Store, jump: 
             clock[0] += LEASE / 4
         jobs.reap()
     assert status(jobs, job) == "queued"
+
+
+def test_a_database_of_the_first_version_keeps_its_jobs(tmp_path: Path) -> None:
+    """Rows as the first version wrote them, by its own migration alone."""
+    import alembic.command
+    import alembic.config
+
+    store = Store(Settings(data_dir=tmp_path))
+    config = alembic.config.Config()
+    folder = Path(tables.__file__).parent / "migrations"
+    config.set_main_option("script_location", str(folder))
+    job, model, data = (new_id(prefix) for prefix in ("rec", "mdl", "dst"))
+    columns = "id, created_at, status, version, last_seq, attempt, fence, request, spec, backend"
+    rows = {
+        "INSERT INTO models VALUES (?, 1.0, '{}', '{}', 3)": (model,),
+        "INSERT INTO datasets VALUES (?, 1.0, '{}', 'ab', 4)": (data,),
+        f"INSERT INTO jobs ({columns}, advice_before, progress) VALUES "  # noqa: S608 - our names
+        "(?, 1.0, 'queued', 0, 1, 0, 0, '{}', ?, 'jax', '{}', '{}')": (job, '{"a": 1}'),
+        "INSERT INTO events VALUES (?, 1, 1.0, 'status', '{}')": (job,),
+    }
+    with store.write() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "0001")
+        for statement, values in rows.items():
+            connection.exec_driver_sql(statement, values)
+    store.migrate()
+    ledger = Jobs(store, ANYBODY_HERE)
+    row = ledger.get(job)
+    assert row is not None
+    assert (row.tenant, row.expires_at) == ("local", None)
+    assert [one.id for one in Library(store, ANYBODY_HERE).models(9, None)] == [model]
+    assert [one.id for one in Library(store, ANYBODY_HERE).datasets(9, None)] == [data]
+    claim = Jobs(store).claim("w")
+    assert claim is not None
+    assert (claim.id, claim.spec) == (job, {"a": 1})
+    Jobs(store).finish(claim, "failed", reason=("internal", "x"))
+    assert [one[:2] for one in told(ledger, job)] == [
+        (1, "status"),
+        (2, "status"),
+        (3, "status"),
+        (4, "done"),
+    ]
+    with store.write() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.downgrade(config, "0001")
+        assert connection.exec_driver_sql("SELECT count(*) FROM jobs").scalar() == 1
+    store.close()
+
+
+def test_what_is_asked_often_has_an_index(store: Store) -> None:
+    with store.read() as connection:
+        for table in ("jobs", "models", "datasets", "keys"):
+            query = (
+                f"SELECT * FROM {table} WHERE tenant = 'a' AND id < 'x' ORDER BY id DESC LIMIT 5"  # noqa: S608
+            )
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all()
+            assert "INDEX" in str(plan)
+            assert f"ix_{table}_tenant_id" in str(plan), plan
+            assert "TEMP B-TREE" not in str(plan)
