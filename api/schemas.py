@@ -21,6 +21,8 @@ TrialId = Annotated[str, StringConstraints(pattern=rf"^trl_{ULID}_[0-9]{{1,3}}$"
 Count = Annotated[int, Field(ge=1, le=10**9)]
 # One example of described data; probes draw 4 096 of them.
 LARGEST_EXAMPLE = 100_000
+# More than any request has.
+MOST_FIELDS = 64
 
 LossName = Literal[
     "mean_squared_error",
@@ -45,6 +47,14 @@ class Asked(BaseModel):
     """A request: unknown fields, other types and numbers that are not finite are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, value: Any) -> Any:
+        # Each unknown field is an error of about a kilobyte, and a body has room for 100 000.
+        if isinstance(value, dict) and len(value) > MOST_FIELDS:
+            raise ValueError(f"has {len(value)} fields; at most {MOST_FIELDS} are read")
+        return value
 
 
 class Given(BaseModel):

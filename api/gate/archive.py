@@ -48,6 +48,8 @@ def open_archive(path: Path, wanted: str) -> Iterator[Archive]:
                 infos = archive.infolist()
         except _ZIP_ERRORS as error:
             raise suspicious("The archive's directory cannot be read") from error
+        if any(info.filename == _OFFICE for info in infos):
+            raise _another_format("an Office document, such as .xlsx", wanted)
         yield Archive(file, _members(file, infos, directory, total))
 
 
@@ -119,6 +121,7 @@ _MAGIC = {
     b"\x1f\x8b": "a gzip file",
     b"\x80": "a Python pickle",
 }
+_OFFICE = "[Content_Types].xml"  # what every such archive begins with
 _END = struct.Struct("<4s4H2LH")  # the zip format's end of central directory
 
 
@@ -133,10 +136,7 @@ def _sniff(file: BinaryIO, size: int, wanted: str) -> tuple[int, int]:
             raise suspicious("The file is an archive hidden behind other data")
         kinds = (kind for magic, kind in _MAGIC.items() if head.startswith(magic))
         kind = next(kinds, "an unknown file" if head else "an empty file")
-        raise Refused(
-            "unsupported_type",
-            f"The upload is {kind}; {wanted}, is expected. Save it in that format.",
-        )
+        raise _another_format(kind, wanted)
     if size > MAX_UPLOAD_BYTES:
         raise too_large(f"The file has {size} bytes; at most {MAX_UPLOAD_BYTES} are read")
     if not ends_as_zip:
@@ -155,6 +155,13 @@ def _sniff(file: BinaryIO, size: int, wanted: str) -> tuple[int, int]:
         raise suspicious("The archive uses zip64, which files of this size do not need")
     file.seek(0)
     return begin, total
+
+
+def _another_format(kind: str, wanted: str) -> Refused:
+    return Refused(
+        "unsupported_type",
+        f"The upload is {kind}; {wanted}, is expected. Save it in that format.",
+    )
 
 
 def _members(

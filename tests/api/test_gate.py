@@ -20,9 +20,7 @@ import pytest
 
 from api import gate
 from api.gate import LossFacts, Refused, allowed
-from tests.api.uploads import (
-    LAMBDA,
-)
+from tests.api.mutations import mutated
 
 pytestmark = pytest.mark.backend_free
 
@@ -335,18 +333,6 @@ def test_three_hundred_damaged_configs_pass_or_are_refused_and_nothing_else(
         else:
             outcomes.add("passed")
     assert {"passed", "malformed_json", "model_class_not_allowed"} <= outcomes
-
-
-def mutated(value: Any, draw: random.Random) -> Any:
-    """The JSON value with one of its parts replaced by something of another kind."""
-    odd = (None, True, -1, 10**30, 0.5, "", "x", [], [[]], {}, {"class_name": []}, LAMBDA, [1, "a"])
-    if draw.random() < 0.15 or not isinstance(value, (dict, list)) or not value:
-        return draw.choice(odd)
-    if isinstance(value, dict):
-        key = draw.choice(list(value))
-        return {**value, key: mutated(value[key], draw)}
-    at = draw.randrange(len(value))
-    return [*value[:at], mutated(value[at], draw), *value[at + 1 :]]
 
 
 def test_configs_with_parts_of_the_wrong_kind_pass_or_are_refused_and_nothing_else(

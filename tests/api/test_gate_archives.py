@@ -20,12 +20,17 @@ import pytest
 from api import gate
 from api.gate import ArrayFacts, Refused
 from tests.api.uploads import (
+    FIFO,
     GIB,
     LAMBDA,
     MIB,
     PLAIN,
+    SYMLINK,
+    Marker,
     config_member,
+    data_set,
     deflated,
+    npy,
     raw_zip,
     real_zip,
     refusal,
@@ -106,9 +111,6 @@ def test_an_archive_cut_anywhere_is_refused(tmp_path: Path) -> None:
             "archive_suspicious",
             "unsupported_type",
         }
-
-
-SYMLINK, FIFO = 0o120777 << 16, 0o010644 << 16
 
 
 JUNK = bytes(100)
@@ -370,16 +372,6 @@ def test_arrays_that_do_not_fit_together_are_refused(
     assert refusal(gate.check_npz, tmp_path / "d.npz").code == "dataset_shape_mismatch"
 
 
-class Marker:
-    """Unpickling one writes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.write_text, (self.path, "unpickled")
-
-
 def test_a_pickled_object_array_is_refused_unopened(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     np.savez(tmp_path / "d.npz", x=np.array([Marker(marker)] * 10, dtype=object), y=Y)
@@ -412,21 +404,6 @@ def test_arrays_of_anything_but_numbers_are_refused_with_what_to_save(
     refused = refusal(gate.check_npz, tmp_path / "d.npz")
     assert refused.code == "dataset_object_dtype"
     assert "Save numbers" in refused.detail
-
-
-def npy(header: str | None = None, data: bytes = bytes(120), **more: Any) -> bytes:
-    """An .npy file with any header; descr, shape, version and length can be forged."""
-    descr, shape = more.get("descr", "'<f4'"), more.get("shape", "(10, 3)")
-    text = header or f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"
-    encoded = text.encode("latin-1") + b"\n"
-    version = more.get("version", (1, 0))
-    length = struct.pack("<H" if version[0] == 1 else "<I", more.get("length", len(encoded)))
-    return more.get("magic", b"\x93NUMPY") + bytes(version) + length + encoded + data
-
-
-def data_set(path: Path, x: bytes, **more: Any) -> Path:
-    y = {"name": "y.npy", "data": npy(shape="(10,)", data=bytes(40))}
-    return raw_zip(path, {"name": "x.npy", "data": x, **more}, y)
 
 
 def test_a_forged_array_without_forgery_passes(tmp_path: Path) -> None:

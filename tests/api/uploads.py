@@ -15,6 +15,7 @@ import pytest
 from api.gate import Refused
 
 MIB, GIB = 2**20, 2**30
+SYMLINK, FIFO = 0o120777 << 16, 0o010644 << 16  # kinds of member, as attributes
 
 
 def refusal(check: Callable[..., object], *arguments: object) -> Refused:
@@ -126,3 +127,28 @@ def deflated(megabytes: int) -> bytes:
     packer = zlib.compressobj(9, wbits=-15)
     block = packer.compress(b"a" * MIB) + packer.flush(zlib.Z_FULL_FLUSH)
     return block * megabytes + zlib.compressobj(wbits=-15).flush()
+
+
+class Marker:
+    """Unpickling one writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.write_text, (self.path, "unpickled")
+
+
+def npy(header: str | None = None, data: bytes = bytes(120), **more: Any) -> bytes:
+    """An .npy file with any header; descr, shape, version and length can be forged."""
+    descr, shape = more.get("descr", "'<f4'"), more.get("shape", "(10, 3)")
+    text = header or f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"
+    encoded = text.encode("latin-1") + b"\n"
+    version = more.get("version", (1, 0))
+    length = struct.pack("<H" if version[0] == 1 else "<I", more.get("length", len(encoded)))
+    return more.get("magic", b"\x93NUMPY") + bytes(version) + length + encoded + data
+
+
+def data_set(path: Path, x: bytes, **more: Any) -> Path:
+    y = {"name": "y.npy", "data": npy(shape="(10,)", data=bytes(40))}
+    return raw_zip(path, {"name": "x.npy", "data": x, **more}, y)
