@@ -101,11 +101,12 @@ def _job() -> Plain:
 
 
 def _trial() -> Plain:
+    method = published()["settings"][0]["method"]
     return {
         "id": f"trl_{ULID}_0",
         "index": 0,
-        "label": "Adam 0.001",
-        "optimizer": {"method": "adam", "learning_rate": 0.001, "config": {}},
+        "label": _advice()["recommended"]["label"],
+        "optimizer": {"method": method, "learning_rate": 0.001, "config": {}},
         "status": "completed",
         "attempts": 1,
         "steps": 60,

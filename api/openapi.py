@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from api import examples
 from api.errors import MEDIA_TYPE, responses
+from recommender.knowledge import published
 
 Plain = dict[str, Any]
 FILE = Path(__file__).parents[1] / "docs" / "openapi.json"
@@ -40,8 +41,8 @@ SECURITY = {
 PARAMETERS: dict[str, Plain] = {
     "get_model": {"model_id": "sample:digits"},
     "get_dataset": {"dataset_id": "sample:digits"},
-    "get_optimizer": {"name": "adam"},
-    "get_schedule": {"name": "one_cycle"},
+    "get_optimizer": {"name": published()["optimizers"][0]["name"]},
+    "get_schedule": {"name": published()["schedules"][0]["name"]},
     "preview_schedule": {"name": "linear_to_zero", "initial": 0.1, "total_steps": 1000},
 }
 _JOB = {"recommendation_id": "$response.body#/id"}

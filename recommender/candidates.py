@@ -114,18 +114,15 @@ def propose(
     """
     raced = [name for name in include if optimizer_class(name).needs == "gradient"]
     found = [hurdle(outlook), *(_requested(name) for name in raced)]
-    listed = sorted(
-        (_listed(choice, expected) for choice, expected in outlook.expected.items()
-         if choice != DEFAULT),
-        key=lambda c: c.prior,
-    )  # fmt: skip
-    if width is None:
-        return [*found, *listed]
-    room = max(1, width - len(found))
-    # The default with a cooldown costs no run of its own, so it takes no room.
-    others = [c for c in listed if c.setting not in {f.setting for f in found}][:room]
-    kept = {c.setting for c in (*found, *others)}
-    return [*found, *(c for c in listed if c.setting in kept)]
+    listed = sorted(outlook.expected.items(), key=lambda item: item[1])
+    others = [(choice, expected) for choice, expected in listed if choice != DEFAULT]
+    if width is not None:
+        kept = {one.setting for one in found}
+        # The default with a cooldown costs no run of its own, so it takes no room.
+        room = max(1, width - len(found))
+        kept |= set([c.setting for c, _ in others if c.setting not in kept][:room])
+        others = [(choice, expected) for choice, expected in others if choice.setting in kept]
+    return [*found, *(_listed(choice, expected) for choice, expected in others)]
 
 
 def mentioned(description: Mapping[str, Any], tier: str) -> list[Candidate]:

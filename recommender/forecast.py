@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -42,7 +41,7 @@ class Forecast:
 
     def to_dict(self) -> dict[str, Any]:
         """The forecast as plain data, ready for JSON."""
-        data = dataclasses.asdict(self)
+        data = dict(vars(self))
         data["loss_ratio"] = list(self.loss_ratio)
         data["time_ratio"] = self.time_ratio if math.isfinite(self.time_ratio) else None
         data["basis"] = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -171,7 +170,7 @@ def _weights(kind: str, inputs: int, outputs: int) -> int:
 def _recommended(candidate: Candidate, steps: int) -> Plain:
     setting = candidate.setting
     entry = _published(setting)
-    optimizer = copy.deepcopy(entry["optimizer"][candidate.shape])
+    optimizer = _copied(entry["optimizer"][candidate.shape])
     parts = answer.schedule_parts(candidate.shape, steps)
     if parts:
         optimizer["config"]["learning_rate"]["config"] |= parts
@@ -181,6 +180,13 @@ def _recommended(candidate: Candidate, steps: int) -> Plain:
     return answer.recommended(
         _label(candidate), optimizer, setting.learning_rate, candidate.shape, steps, text
     )
+
+
+def _copied(plain: Any) -> Any:
+    """Plain data anew, so that no caller changes what was published."""
+    if isinstance(plain, dict):
+        return {key: _copied(value) for key, value in plain.items()}
+    return [_copied(value) for value in plain] if isinstance(plain, list) else plain
 
 
 def _label(candidate: Candidate) -> str:
