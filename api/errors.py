@@ -75,7 +75,6 @@ TITLES = {
     "queue_full": "Too many jobs are waiting",
     "internal": "Something broke here",
     "database_unavailable": "The ledger cannot be reached now",
-    "storage_full": "The disk is full",
     "model_class_not_allowed": "The model holds a class that is not accepted",
     "model_too_large": "The model is too large",
     "dataset_object_dtype": "The data set holds something other than numbers",

@@ -54,25 +54,32 @@ class Library:
         """
         return self._add_model(gate.check_model_config(gate.parse_json(body)), len(body), also)
 
-    def add_dataset(self, file: BinaryIO, also: Also = None) -> Row[Any]:
-        """Take in a `.npz` file.
+    def add_dataset(self, file: BinaryIO, target: str | None = None, also: Also = None) -> Row[Any]:
+        """Take in a `.npz`, `.csv` or `.parquet` file.
+
+        Args:
+            file: The upload.
+            target: In a table, the column to predict; None takes a usual one, else the last.
+            also: What is done with its row in the same transaction.
 
         Raises:
             Refused: The gate does not let it in.
             ApiError: It is too large.
         """
         with self._spooled(file) as path:
-            arrays = {
-                name: {"shape": list(one.shape), "dtype": one.dtype}
-                for name, one in gate.check_npz(path).items()
-            }
+            facts = gate.check_dataset(path, target)
             values: dict[str, Any] = {
                 "id": new_id("dst"),
-                "arrays": arrays,
-                "sha256": self._store.digest(path),
-                "size_bytes": path.stat().st_size,
+                "format": facts.format,
+                "target": facts.target,
+                "arrays": {
+                    name: {"shape": list(one.shape), "dtype": one.dtype}
+                    for name, one in facts.arrays.items()
+                },
+                "sha256": self._store.digest(facts.file),
+                "size_bytes": facts.file.stat().st_size,
             }
-            return self._add(datasets, values, also, path)
+            return self._add(datasets, values, also, facts.file)
 
     def model(self, name: str) -> Row[Any]:
         """An uploaded model's row.

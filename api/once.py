@@ -70,6 +70,8 @@ class Once:
         content: bytes | BinaryIO,
         make: Callable[[Also], Row[Any]],
         answer: Callable[[Row[Any]], Created],
+        *,
+        beside: str = "",
     ) -> Response:
         """Make it, unless that was done; answer the same in both cases.
 
@@ -77,13 +79,14 @@ class Once:
             content: What tells this request from others: its body or file.
             make: Makes it, and calls what it is given with the row in the same transaction.
             answer: What is said of the row.
+            beside: What else tells it from others.
 
         Raises:
             ApiError: The key was used for another request.
         """
         if self.key is None:
             return _response(answer(make(None)))
-        print_ = self._fingerprint(content)
+        print_ = self._fingerprint(content, beside)
         replayed = self._replayed(print_)
         if replayed is not None:
             return replayed
@@ -101,7 +104,7 @@ class Once:
             return replayed
         return _response(made[0])
 
-    def _fingerprint(self, content: bytes | BinaryIO) -> str:
+    def _fingerprint(self, content: bytes | BinaryIO, beside: str) -> str:
         if isinstance(content, bytes):
             body = hashlib.sha256(content)
         else:
@@ -109,7 +112,7 @@ class Once:
             while chunk := content.read(CHUNK):
                 body.update(chunk)
             content.seek(0)
-        return hashlib.sha256(f"{self.place}\n{body.hexdigest()}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.place}\n{body.hexdigest()}\n{beside}".encode()).hexdigest()
 
     def _replayed(self, print_: str) -> Response | None:
         """What was answered the first time; None where this is the first time."""

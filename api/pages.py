@@ -179,7 +179,7 @@ def _take_uploads(sent: FormData, form: dict[str, str], library: Library) -> Non
         )
         form["model_id"] = row.id
     if isinstance(data, UploadFile) and data.filename:
-        form["dataset_id"] = library.add_dataset(data.file).id
+        form["dataset_id"] = library.add_dataset(data.file, form.get("target") or None).id
 
 
 def _uploads(form: dict[str, str], library: Library) -> Plain:

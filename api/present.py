@@ -52,6 +52,8 @@ def dataset(row: Row[Any]) -> Plain:
     """An uploaded data set."""
     return {
         "id": row.id,
+        "format": row.format,
+        "target": row.target,
         "arrays": row.arrays,
         "rows": row.arrays["x"]["shape"][0],
         "size_bytes": row.size_bytes,

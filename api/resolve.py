@@ -226,7 +226,12 @@ def _data(
     by_targets = "classification" if labels else "regression"
     task = by_targets if loss is None else TASKS.get(loss["name"], "regression")
     facts = DataFacts(samples=rows, shape=tuple(x["shape"][1:]), task=task, notes=notes)
-    return facts, {"kind": "blob", "sha256": kept.sha256}
+    return facts, {
+        "kind": "blob",
+        "sha256": kept.sha256,
+        "format": kept.format,
+        "target": kept.target,
+    }
 
 
 def _depth(layers: dict[str, int]) -> int:

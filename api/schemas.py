@@ -349,6 +349,10 @@ class Dataset(Given):
     id: str
     object: Literal["dataset"] = "dataset"
     status: Literal["ready"] = "ready"
+    format: Literal["npz", "parquet"] = Field(
+        default="npz", description="Of what is kept; a csv file is kept as arrays."
+    )
+    target: str | None = Field(default=None, description="The column of a table to predict.")
     arrays: dict[str, Array]
     rows: int
     summary: str | None = None

@@ -50,6 +50,8 @@ datasets = sa.Table(
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),
     Column("arrays", sa.JSON, nullable=False),
+    Column("format", String, nullable=False, server_default="npz"),
+    Column("target", String),
     Column("sha256", String, nullable=False),
     Column("size_bytes", Integer, nullable=False),
     Index("ix_datasets_tenant_id", "tenant", "id"),

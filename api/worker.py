@@ -225,7 +225,12 @@ class Worker:
         """The specification with the data set's file where it lies on this machine."""
         data = spec["data"]
         if data["kind"] == "blob":
-            data = {"kind": "npz", "path": str(self._store.blob(data["sha256"]).resolve())}
+            # Jobs of earlier versions name no format: theirs are arrays.
+            data = {
+                "kind": data.get("format", "npz"),
+                "target": data.get("target"),
+                "path": str(self._store.blob(data["sha256"]).resolve()),
+            }
         return ProbeSpec(**{**spec, "data": data, "include": tuple(spec["include"])})
 
     def _patiently(self, step: Callable[[], None]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Path, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, Path, Request, Response, UploadFile
 from sqlalchemy import Row
 from starlette.concurrency import run_in_threadpool
 
@@ -108,10 +108,30 @@ def _model_made(row: Row[Any]) -> Created:
 def create_dataset(
     once: TheOnce,
     library: TheLibrary,
-    file: Annotated[UploadFile, File(description="A .npz with x and y (and x_val, y_val).")],
+    file: Annotated[
+        UploadFile,
+        File(description="A .npz with x and y (and x_val, y_val), a .csv or a .parquet."),
+    ],
+    target: Annotated[
+        str | None,
+        Form(
+            max_length=120,
+            description="The column of a table to predict; left out: y, target or label, else the "
+            "last one.",
+        ),
+    ] = None,
 ) -> Response:
-    """A `.npz` file as `numpy.savez(path, x=x, y=y)` writes it; numbers only."""
-    return once.create(file.file, lambda also: library.add_dataset(file.file, also), _dataset_made)
+    """Numbers: arrays as `numpy.savez(path, x=x, y=y)` writes them, or a table with a heading.
+
+    In a table all columns but the target are inputs. A target of few different whole numbers or
+    texts is one of classes.
+    """
+    return once.create(
+        file.file,
+        lambda also: library.add_dataset(file.file, target or None, also),
+        _dataset_made,
+        beside=target or "",
+    )
 
 
 def _dataset_made(row: Row[Any]) -> Created:

@@ -24,6 +24,7 @@ class ProbeSpec:
             drawn afresh), `{"kind": "family", ...}` (see `recommender.synthetic.build_family`) or
             `{"kind": "sample", "name": "digits"}`.
         data: `{"kind": "npz", "path": "..."}` with x, y and perhaps x_val, y_val,
+            `{"kind": "parquet", "path": "...", "target": "..."}`,
             `{"kind": "summary", ...}` (see `recommender.synthetic.DataSummary`) or
             `{"kind": "sample", "name": "digits"}`.
         loss: `{"name": "mean_squared_error", "from_logits": False}`; None is the sample's own, else
