@@ -16,6 +16,9 @@ from recommender.knowledge import published
 Plain = dict[str, Any]
 ULID = "01K9Z3N5W8Q7R6T4V2X1Y0ZABC"
 CREATED = 1_790_000_000.0
+KEY = "6FT15822"
+EXPIRES = CREATED + 7 * 86_400
+WHEN = {"created_at": CREATED, "expires_at": EXPIRES}
 DESCRIBED: Plain = AdviceRequest.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index, assignment]
 PROBED: Plain = RecommendationRequest.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index, assignment]
 NETWORK: Plain = {
@@ -38,6 +41,7 @@ def requests() -> Plain:
         "give_advice": DESCRIBED,
         "create_recommendation": PROBED,
         "create_model": NETWORK,
+        "create_key": {"name": "notebook", "scopes": ["advise", "read"], "days": 90},
     }
 
 
@@ -64,6 +68,10 @@ def answers() -> Plain:
         "get_model": _model(),
         "create_dataset": _dataset(),
         "get_dataset": _dataset(),
+        "list_models": {"data": [_model()], "next": None, "has_more": False},
+        "list_datasets": {"data": [_dataset()], "next": None, "has_more": False},
+        "create_key": {**_key(), "key": f"kgo_{KEY}_{'A' * 43}"},
+        "list_keys": {"data": [_key()], "next": None, "has_more": False},
         "list_optimizers": {"data": optimizers[:1]},
         "get_optimizer": optimizers[0],
         "list_schedules": {"data": schedules[:1]},
@@ -93,7 +101,7 @@ def _job() -> Plain:
     none = ("started_at", "finished_at", "reason_code", "reason_detail", "result", "usage")
     row: Any = SimpleNamespace(
         id=f"rec_{ULID}", status="queued", version=0, attempt=0, backend="jax",
-        created_at=CREATED, progress=NO_PROGRESS,
+        created_at=CREATED, expires_at=EXPIRES, progress=NO_PROGRESS, partial=False,
         request=RecommendationRequest.model_validate(PROBED).model_dump(),
         advice_before=_advice(), **dict.fromkeys(none),
     )  # fmt: skip
@@ -121,12 +129,22 @@ def _trial() -> Plain:
 def _model() -> Plain:
     facts = {"name": "net", "layers": {"Dense": 1}, "input_shape": [4], "output_units": 1,
              "loss": None}  # fmt: skip
-    row: Any = SimpleNamespace(id=f"mdl_{ULID}", facts=facts, size_bytes=310, created_at=CREATED)
+    row: Any = SimpleNamespace(id=f"mdl_{ULID}", facts=facts, size_bytes=310, **WHEN)
     return present.model(row)
 
 
 def _dataset() -> Plain:
     arrays = {"x": {"shape": [400, 4], "dtype": "float32"},
               "y": {"shape": [400, 1], "dtype": "float32"}}  # fmt: skip
-    row: Any = SimpleNamespace(id=f"dst_{ULID}", arrays=arrays, size_bytes=8498, created_at=CREATED)
+    row: Any = SimpleNamespace(
+        id=f"dst_{ULID}", arrays=arrays, format="npz", target=None, size_bytes=8498, **WHEN
+    )
     return present.dataset(row)
+
+
+def _key() -> Plain:
+    row: Any = SimpleNamespace(
+        id=KEY, name="notebook", tenant="local", scopes=["advise", "read"], last_used_at=None,
+        revoked_at=None, **WHEN,
+    )  # fmt: skip
+    return present.key(row)
