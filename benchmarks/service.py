@@ -1,10 +1,11 @@
 """Latency of the instant answer over HTTP, beside an empty FastAPI route on the same server.
 
-    python -m benchmarks.service [--seconds 5] [--rounds 3]
+    python -m benchmarks.service [--seconds 5] [--rounds 3] [--jobs 5] [--json FILE]
 
 Needs wrk (Debian: apt install wrk). Both routes are asked in turn in every round, on loopback, by
 one client process; the medians of the rounds are printed with their ratio. Figures hold for the
-machine they were taken on; the ratio says what the answer itself costs.
+machine they were taken on; the ratio says what the answer itself costs. Also: the same beside 200
+open streams, seconds from the command to ready, small jobs per minute, and the answer without HTTP.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
 import uvicorn
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +37,8 @@ from api.resolve import resolve
 from api.schemas import AdviceRequest
 from api.settings import Settings
 from api.store import Store
+from benchmarks.parts.machine import describe
+from benchmarks.parts.service_load import jobs_per_minute, serving, streams
 
 CONNECTIONS = (1, 16, 32, 64)
 ASKED = {
@@ -39,6 +46,15 @@ ASKED = {
     "data": {"kind": "summary", "shape": [30], "samples": 5000, "classes": 3},
     "training": {"epochs": 50, "batch_size": 32},
 }
+PROBED = {
+    "model": {"kind": "summary", "family": "mlp", "units": [8]},
+    "data": {"kind": "summary", "shape": [4], "samples": 500, "classes": 2},
+    "training": {"epochs": 20, "batch_size": 32},
+    "tier": "quick",
+    "max_seconds": 60,
+}
+STREAMS = 200
+Row = dict[str, Any]
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -63,6 +79,8 @@ def wrk(url: str, connections: int, seconds: int, script: Path) -> tuple[float, 
     }
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
     assert rate is not None
+    if not float(rate[1]):
+        raise RuntimeError(f"{url} answered nothing within {seconds} s; take more --seconds")
     return found["50"], found["99"], float(rate[1])
 
 
@@ -76,59 +94,105 @@ def in_process(store: Store) -> list[float]:
     return taken
 
 
+def answers(port: int, given: argparse.Namespace, folder: Path) -> list[Row]:
+    """Both routes in turn, per number of connections; the last row beside open streams."""
+    script = folder / "post.lua"
+    script.write_text(
+        f"wrk.method = 'POST'\nwrk.body = [[{json.dumps(ASKED)}]]\n"
+        "wrk.headers['Content-Type'] = 'application/json'\n"
+    )
+    job = httpx.post(f"http://127.0.0.1:{port}/v1/recommendations", json=PROBED).json()
+    rows = [measured(port, n, given, script) for n in CONNECTIONS]
+    with streams(port, job["links"]["stream"], STREAMS):
+        rows.append({**measured(port, 32, given, script), "streams": STREAMS})
+    return rows
+
+
+def measured(port: int, connections: int, given: argparse.Namespace, script: Path) -> Row:
+    """Medians over rounds of what each route takes at so many connections."""
+    rounds: dict[str, list[tuple[float, float, float]]] = {"/empty": [], "/v1/advice": []}
+    for _ in range(given.rounds):
+        for route, found in rounds.items():
+            url = f"http://127.0.0.1:{port}{route}"
+            found.append(wrk(url, connections, given.seconds, script))
+    names = ("median_ms", "tail_ms", "per_second")
+    sides = {
+        route: dict(zip(names, map(statistics.median, zip(*found, strict=True)), strict=True))
+        for route, found in rounds.items()
+    }
+    ratios = [mine[1] / base[1] for base, mine in zip(*rounds.values(), strict=True)]
+    return {
+        "connections": connections, "streams": 0, "sides": sides,
+        "tail_ratio": statistics.median(ratios),
+    }  # fmt: skip
+
+
+@contextmanager
+def listening(store: Store) -> Iterator[int]:
+    """The application with an empty route beside its own, in a thread; its port."""
+    app = create_app(store.settings)
+
+    @app.post("/empty")
+    async def empty() -> dict[str, bool]:
+        return {"ok": True}
+
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", access_log=False))
+    running = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    running.start()
+    while not server.started:
+        time.sleep(0.05)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        running.join()
+
+
+def shown(report: dict[str, Any]) -> Table:
+    """The answers as a table."""
+    table = Table("connections", "streams", "route", "median ms", "99 % ms", "per s", "99 % ratio")
+    for row in report["answers"]:
+        for route, side in row["sides"].items():
+            ratio = f"{row['tail_ratio']:.2f}" if route != "/empty" else ""
+            table.add_row(
+                str(row["connections"]), str(row["streams"]), route, f"{side['median_ms']:.2f}",
+                f"{side['tail_ms']:.2f}", f"{side['per_second']:.0f}", ratio,
+            )  # fmt: skip
+    return table
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=int, default=5, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=5, help="jobs that are counted; 0 is none")
+    parser.add_argument("--json", type=Path, help="where the figures go")
     given = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is not installed; on Debian and Ubuntu: apt install wrk")
     console = Console()
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(Settings(data_dir=Path(folder)))
+    report: dict[str, Any] = {"script": "service", "backend": "jax", "machine": describe()}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store = Store(Settings(data_dir=folder / "here"))
         taken = sorted(in_process(store))
-        console.print(
-            f"in process: median {statistics.median(taken):.2f} ms, 99 % {taken[-5]:.2f} ms"
-        )
-        app = create_app(store.settings)
-
-        @app.post("/empty")
-        async def empty() -> dict[str, bool]:
-            return {"ok": True}
-
-        config = uvicorn.Config(app, port=0, log_level="error", access_log=False)
-        server = uvicorn.Server(config)
-        running = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
-        running.start()
-        while not server.started:
-            time.sleep(0.05)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        script = Path(folder) / "post.lua"
-        script.write_text(
-            f"wrk.method = 'POST'\nwrk.body = [[{json.dumps(ASKED)}]]\n"
-            "wrk.headers['Content-Type'] = 'application/json'\n"
-        )
-        table = Table("connections", "route", "median ms", "99 % ms", "per second", "99 % ratio")
-        for connections in CONNECTIONS:
-            rounds: dict[str, list[tuple[float, float, float]]] = {"/empty": [], "/v1/advice": []}
-            for _ in range(given.rounds):
-                for route, found in rounds.items():
-                    url = f"http://127.0.0.1:{port}{route}"
-                    found.append(wrk(url, connections, given.seconds, script))
-            base = statistics.median(tail for _, tail, _ in rounds["/empty"])
-            for route, found in rounds.items():
-                middle, tail, rate = (
-                    statistics.median(column) for column in zip(*found, strict=True)
-                )
-                table.add_row(
-                    str(connections), route, f"{middle:.2f}", f"{tail:.2f}", f"{rate:.0f}",
-                    f"{tail / base:.2f}",
-                )  # fmt: skip
-        console.print(table)
-        server.should_exit = True
-        running.join()
+        report["in_process_ms"] = {"median": statistics.median(taken), "tail": taken[-5]}
+        with listening(store) as port:
+            report["answers"] = answers(port, given, folder)
         store.close()
+        starts = []
+        for number in range(given.rounds):
+            with serving(folder / str(number)) as (_, seconds):
+                starts.append(seconds)
+        report["seconds_to_ready"] = statistics.median(starts)
+        if given.jobs:
+            with serving(folder / "jobs") as (address, _):
+                report["jobs_per_minute"] = jobs_per_minute(address, PROBED, given.jobs)
+    console.print(shown(report))
+    console.print({key: report[key] for key in report if key not in ("answers", "machine")})
+    if given.json is not None:
+        given.json.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
