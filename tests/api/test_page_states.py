@@ -13,7 +13,6 @@ import pytest
 
 from api.jobs import Jobs
 from api.settings import Settings
-from api.store import jobs as table_of_jobs
 from tests.api.browsing import Opened, pages
 from tests.api.server import until
 from tests.api.stage import STATES, TRIALS, staged
@@ -189,7 +188,6 @@ def test_a_failed_job_says_what_to_do(opened: Opened, job: dict[str, str]) -> No
     assert "Change the data" in said
 
 
-@pytest.mark.skipif("partial" not in table_of_jobs.c, reason="the ledger keeps no partial results")
 def test_a_cancelled_job_shows_what_was_known_by_then(opened: Opened, job: dict[str, str]) -> None:
     page = opened(job["cancelled"])
     page.get_by_text("Cancelled: this is what was known by then.").wait_for()
