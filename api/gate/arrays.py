@@ -80,10 +80,10 @@ _DTYPE = re.compile(r"(?:[<>=|]?(?P<byte>b1|[iu]1)|[<>=](?P<wide>[iu][248]|f[248
 _AXIS = r"(?:0|[1-9]\d{0,19})"
 _SHAPE = rf"\((?:{_AXIS},(?: ?{_AXIS}(?:, ?{_AXIS}){{0,62}},?)?)?\)"
 _FIELD = (
-    r"\s*['\"](descr|fortran_order|shape)['\"]\s*:\s*"
-    rf"('[^'\"]{{0,64}}'|\"[^'\"]{{0,64}}\"|True|False|{_SHAPE})\s*,?"
+    r" *['\"](descr|fortran_order|shape)['\"] *: *"
+    rf"('[^'\"]{{0,64}}'|\"[^'\"]{{0,64}}\"|True|False|{_SHAPE}) *"
 )
-_HEADER = re.compile(rf"\{{(?:{_FIELD}){{3}}\s*\}}\s*")
+_HEADER = re.compile(rf"\{{(?:{_FIELD},){{2}}{_FIELD}(?:, *)?\}} *\n?")
 _STRUCTURED = re.compile(r"['\"]descr['\"]\s*:\s*[\[({]")
 
 

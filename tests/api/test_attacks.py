@@ -642,11 +642,9 @@ def test_data_that_teach_nothing_end_with_an_answer_or_a_reason(
         epochs=2,
         batch_size=32,
         tier="quick",
-        max_seconds=30.0,
+        max_seconds=5.0,
     )
-    began = time.monotonic()
     outcome = LocalProbe("jax", Limits(), tmp_path).run(asked, lambda _: None, lambda: False)
-    print(name, outcome.status, outcome.code, outcome.detail, time.monotonic() - began)
     assert (outcome.code or outcome.status) in ends, outcome.detail
     assert outcome.result is not None or outcome.detail
 

@@ -449,6 +449,9 @@ def test_a_forged_array_without_forgery_passes(tmp_path: Path) -> None:
         (npy(shape="(" * 5000 + ")" * 4000), "archive_suspicious"),
         (npy(shape="-" * 9000 + "1"), "archive_suspicious"),
         (npy("{'descr': '<f4', 'shape': (10, 3), }"), "archive_suspicious"),
+        # NumPy's own parser takes neither.
+        (npy("{'descr': '<f4' 'fortran_order': False, 'shape': (10, 3)}"), "archive_suspicious"),
+        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (10, 3)}\v"), "archive_suspicious"),
         (npy("{'descr': '<f4', 'descr': '<f4', 'shape': (10, 3), }"), "archive_suspicious"),
         (
             npy("{'descr': '<f4', 'fortran_order': False, 'shape': (10, 3), 'x': 1}"),
