@@ -12,11 +12,13 @@ COPY constraints/ci.txt constraints/ci.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/pip/bin/python -m pip install -q -c constraints/ci.txt setuptools
 # Without our packages first: what they need makes a layer that a change of our code leaves alone.
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml LICENSE ./
 RUN --mount=type=cache,target=/root/.cache/pip \
+    touch README.md && \
     /opt/pip/bin/python -m pip wheel -q --no-deps --no-build-isolation -w /tmp/bare . && \
     /opt/pip/bin/python -m pip --python /opt/gradopt/bin/python install -q \
       -c constraints/ci.txt "$(echo /tmp/bare/*.whl)[jax,api,parquet]"
+COPY README.md ./
 COPY keras_gradopt keras_gradopt
 COPY recommender recommender
 COPY api api
@@ -27,13 +29,6 @@ RUN /opt/pip/bin/python -m pip wheel -q --no-deps --no-build-isolation -w /tmp/w
 # Both targets share this: the web process imports neither Keras nor JAX, but the distribution
 # needs Keras, and two environments would take more of the disk than one.
 FROM ${BASE_IMAGE} AS runtime
-ARG VERSION=unknown
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="gradopt" \
-      org.opencontainers.image.description="Measured advice on how to train a Keras model" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
 RUN rm -rf /usr/local/lib/python3*/site-packages/pip* /usr/local/bin/pip* && \
     groupadd --gid 10001 gradopt && \
     useradd --uid 10001 --gid gradopt --no-create-home --home-dir /var/lib/gradopt \
@@ -48,6 +43,13 @@ ENV PATH=/opt/gradopt/bin:$PATH \
 WORKDIR /var/lib/gradopt
 VOLUME /var/lib/gradopt
 USER 10001:10001
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="gradopt" \
+      org.opencontainers.image.description="Measured advice on how to train a Keras model" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 
 FROM runtime AS worker
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=6 \

@@ -38,7 +38,7 @@ class Containers:
             **inherited,
             "DOCKER_HOST": address,
             "BASE_IMAGE": BASE_IMAGE,
-            "KGO_PORT": str(self._port),
+            "API_PORT": str(self._port),
             "WORKER_CPUS": str(min(2, os.cpu_count() or 1)),
         }
 
