@@ -29,6 +29,7 @@ TAGS = [
     {"name": "advice", "description": "Answers at once, from what won elsewhere."},
     {"name": "recommendations", "description": "Answers that are measured: jobs."},
     {"name": "uploads", "description": "Your models and data."},
+    {"name": "keys", "description": "Who may ask, and for what."},
     {"name": "catalog", "description": "What may be advised."},
     {"name": "health", "description": "Whether the service is well."},
 ]
