@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,21 +36,21 @@ def journal(scratch: Path, job: str, fence: int) -> Path:
         return mine
     earlier = sorted(folder for folder in home.iterdir() if folder.name.isdecimal())
     part = mine.with_suffix(PART)
-    shutil.rmtree(part, ignore_errors=True)
+    _remove(part)
     part.mkdir(mode=0o700)
     if earlier:
         with contextlib.suppress(OSError):  # what it lacks is made again
             cell.copy(earlier[-1], part)
     part.rename(mine)
     for folder in earlier:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
     return mine
 
 
 def forget(scratch: Path, job: str) -> None:
     """Remove the journal of a job that has ended."""
     reach("scratch.before_forget")
-    shutil.rmtree(scratch / JOURNALS / job, ignore_errors=True)
+    _remove(scratch / JOURNALS / job)
 
 
 def sweep(
@@ -73,7 +72,13 @@ def sweep(
     uploads = [f for f in scratch.glob("tmp*") if _age(f, now) > UPLOAD_SECONDS]
     journals = [f for f in (scratch / JOURNALS).glob("rec_*") if ended(f.name)]
     for folder in (*probes, *uploads, *journals):
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove what a probe has written; what resists is swept another time."""
+    with contextlib.suppress(OSError):
+        cell.remove(folder)
 
 
 def _age(path: Path, now: float) -> float:
