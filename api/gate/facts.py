@@ -45,7 +45,7 @@ def _input_shape(model: dict[str, Any]) -> tuple[int | None, ...] | None:
     config = model["config"]
     layers = config["layers"]
     if "input_layers" in config:
-        names = list(_references(config["input_layers"]))
+        names = list(references(config["input_layers"]))
         first = _named(layers, names[0]) if len(names) == 1 else None
     else:
         first = 0 if layers else None
@@ -66,7 +66,7 @@ def _output_units(model: dict[str, Any]) -> int | None:
     layers = config["layers"]
     position: int | None = len(layers) - 1
     if "output_layers" in config:
-        names = list(_references(config["output_layers"]))
+        names = list(references(config["output_layers"]))
         position = _named(layers, names[0]) if len(names) == 1 else None
     for _ in layers:  # at most once through the graph, should it have a loop
         if position is None or position < 0:
@@ -80,24 +80,24 @@ def _output_units(model: dict[str, Any]) -> int | None:
         if layer["class_name"] not in allowed.WIDTH_KEEPING:
             break
         if "output_layers" in config:
-            names = list(_references(layer.get("inbound_nodes")))
+            names = list(references(layer.get("inbound_nodes")))
             position = _named(layers, names[0]) if len(names) == 1 else None
         else:
             position -= 1
     return None
 
 
-def _references(tree: Any) -> Iterator[str]:
+def references(tree: Any) -> Iterator[str]:
     """The names of layers in ["name", 0, 0], however nested."""
     if isinstance(tree, list):
         if [type(item) for item in tree] == [str, int, int]:
             yield tree[0]
         else:
             for item in tree:
-                yield from _references(item)
+                yield from references(item)
     elif isinstance(tree, dict):
         for item in tree.values():
-            yield from _references(item)
+            yield from references(item)
 
 
 def _named(layers: list[dict[str, Any]], name: str) -> int | None:

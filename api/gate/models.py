@@ -11,6 +11,7 @@ from api.gate.facts import read_facts
 from api.gate.limits import MAX_CONFIG_BYTES
 from api.gate.records import ModelFacts, Refused
 from api.gate.refusals import kind_of, listed, malformed, quote
+from api.gate.size import check_size
 from api.gate.text import parse_json
 
 
@@ -70,4 +71,5 @@ def check_model_config(config: object) -> ModelFacts:
     if not allowed.is_model(model):
         raise malformed(f"The config describes {quote(model['class_name'])}, not a model.")
     kept = {key: model[key] for key in ("module", "class_name", "config", "registered_name")}
+    check_size(kept)
     return read_facts(kept, config.get("compile_config"))
