@@ -16,6 +16,8 @@ import signal
 import sys
 import threading
 import traceback
+import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -180,7 +182,7 @@ def _arrays(path: str) -> Plain:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RequestError(
             f"the data set cannot be read: {error}. Write it with numpy.savez(path, x=x, y=y).",
             code="file_unreadable",
