@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import itertools
 import json
 import random
 import time
@@ -21,7 +22,9 @@ import pytest
 
 from api import errors, gate
 from api.settings import Settings
+from recommender import RequestError
 from recommender.executors import Limits, ProbeSpec
+from recommender.executors.child import materials
 from recommender.executors.local import LocalProbe
 from tests.api.memory import GROWTH, resident
 from tests.api.mutations import (
@@ -194,6 +197,20 @@ def let_in(name: str, check: Callable[[Path], Any], folder: Path) -> Iterator[tu
             yield path, check(path)
         except gate.Refused:
             path.unlink()
+
+
+def test_damaged_numbers_get_their_reason_where_they_are_loaded(tmp_path: Path) -> None:
+    """The gate reads headers alone, so this is for the probe's process to say."""
+    found: Counter[str] = Counter()
+    for path, _ in itertools.islice(let_in("npz", gate.check_npz, tmp_path), 200):
+        data = {"kind": "npz", "path": str(path), "target": None}
+        try:
+            materials({"model": {"kind": "config", "config": {}}, "data": data, "loss": None})
+        except RequestError as error:
+            found[error.code] += 1
+        else:
+            found["loaded"] += 1
+    assert found.keys() == {"loaded", "file_unreadable"}
 
 
 @pytest.mark.slow
