@@ -31,6 +31,7 @@ from recommender.executors.messages import POINTS
 from recommender.progress import Progress
 from recommender.settings import Setting
 
+LONGEST_TEXT = 1000
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 FULL = "The disk is full where probes keep what they measure. Free some, and ask again."
 # Errors of the request by whose fault they are.
@@ -86,7 +87,7 @@ class Told(Progress):
 
     def said(self, text: str) -> None:
         """Send it on."""
-        self._pipe.send("said", text=text)
+        self._pipe.send("said", text=shortened(text))
 
     def planned(self, settings: Sequence[Setting]) -> None:
         """Send it on."""
@@ -120,7 +121,7 @@ class Told(Progress):
 
     def stopped(self, setting: Setting, reason: str) -> None:
         """Send it on."""
-        self._pipe.send("stopped", trial=self._trials[setting], reason=reason)
+        self._pipe.send("stopped", trial=self._trials[setting], reason=shortened(reason))
 
     def spent(self, fraction: float) -> None:
         """Send it on."""
@@ -260,8 +261,13 @@ def usage() -> Plain:
     }
 
 
+def shortened(text: str) -> str:
+    """A text as long as messages may be: a framework's own may hold a whole model."""
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
 def _fail(pipe: Pipe, code: str, detail: str) -> None:
-    pipe.send("failed", code=code, detail=detail, usage=usage())
+    pipe.send("failed", code=code, detail=shortened(detail), usage=usage())
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import random
+import re
 import time
 import zipfile
 import zlib
@@ -18,6 +19,8 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from api import errors, gate
@@ -121,9 +124,60 @@ def as_numpy_reads_it(content: bytes, answer: Any) -> bool:
     return True
 
 
+def as_pyarrow_reads_it(content: bytes, answer: Any) -> bool:
+    try:
+        read = pq.read_metadata(io.BytesIO(content))
+    except (OSError, pa.ArrowException):  # damaged in what the gate does not look at
+        return True
+    return bool(answer["arrays"]["x"]["shape"] == [read.num_rows, read.num_columns - 1])
+
+
+def tables() -> list[bytes]:
+    columns = {name: values[:, 0] for name, values in regression(40).items()}
+    columns |= {"n": np.arange(40), "b": np.arange(40) % 2 == 0}
+    found = []
+    for compression in ("none", "snappy", "zstd"):
+        written = io.BytesIO()
+        pq.write_table(pa.table(columns), written, compression=compression, row_group_size=16)
+        found.append(written.getvalue())
+    return found
+
+
+def with_other_columns(content: bytes, draw: random.Random) -> bytes:
+    """A valid table of other rows, names and kinds of columns."""
+    table = pq.read_table(io.BytesIO(content)).slice(0, draw.choice([0, 3, 8, 40]))
+    kinds = [pa.float64(), pa.float32(), pa.int8(), pa.uint64(), pa.bool_(), pa.string()]
+    for _ in range(draw.randint(0, 2)):
+        numbers = pa.array([draw.choice([0, 1, None]) for _ in range(len(table))])
+        name = draw.choice(["label", "\u00e9", "y" * 200, "", f"c{draw.random()}"])
+        table = table.append_column(name, numbers.cast(draw.choice(kinds)))
+    written = io.BytesIO()
+    pq.write_table(table, written, version=draw.choice(["1.0", "2.6"]))
+    return written.getvalue()
+
+
+def sheets() -> list[bytes]:
+    rows = [f"{i / 7:.3f},{i % 5},{'abc'[i % 3]}" for i in range(40)]
+    return [
+        delimiter.join("abc").encode() + b"\n" + "\n".join(rows).replace(",", delimiter).encode()
+        for delimiter in ",;\t"
+    ]
+
+
+def with_another_cell(content: bytes, draw: random.Random) -> bytes:
+    """A valid csv file in which some cells hold something else."""
+    cells = re.split(rb"([,;\t\n])", content)
+    odd = [b"", b"nan", b"1e400", b"=1+1", b'"1"', b"0x10", b"1_0", b"-0", b"\xc3\xa9", b"9" * 500]
+    for _ in range(draw.randint(0, 2)):
+        cells[2 * draw.randrange(len(cells) // 2)] = draw.choice(odd)
+    return b"".join(cells)
+
+
 FORMATS = {
     "keras": Format("/v1/models", models, with_another_config),
     "npz": Format("/v1/datasets", arrays, with_other_arrays, as_numpy_reads_it),
+    "parquet": Format("/v1/datasets", tables, with_other_columns, as_pyarrow_reads_it),
+    "csv": Format("/v1/datasets", sheets, with_another_cell),
 }
 
 
