@@ -12,9 +12,12 @@ import pytest
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.jobs import Jobs
 from api.sandbox import Sandbox
 from api.settings import Settings
-from recommender.executors import ProbeSpec, held
+from api.store import Store
+from api.worker import Worker
+from recommender.executors import Executor, ProbeSpec, held
 
 pytestmark = pytest.mark.backend_free
 
@@ -89,21 +92,20 @@ def test_readyz_tells_and_stays_ready(
 
 
 @pytest.mark.usefixtures("broken")
-def test_a_worker_fails_such_a_job_with_the_reason(
-    tmp_path: Path,
-) -> None:
-    from unittest.mock import Mock
+def test_a_worker_fails_such_a_job_with_the_reason(tmp_path: Path) -> None:
+    def starts(backend: str) -> Executor:
+        raise AssertionError(f"a probe on {backend} was started")
 
-    from api.worker import Worker
-
-    worker = Worker(Settings(data_dir=tmp_path))
-    worker._jobs = Mock()
-    claim, probe = Mock(), Mock(pid=1)
+    settings = Settings(data_dir=tmp_path)
+    store = Store(settings)
+    store.migrate()
+    jobs, worker = Jobs(store), Worker(settings, starts)
     data = {"kind": "blob", "sha256": "0" * 64, "format": "npz", "target": None}
-    claim.spec = spec("config", data).to_dict()
-    worker._work(claim, probe)
-    probe.run.assert_not_called()
-    probe.close.assert_called_once()
-    (given, status), rest = worker._jobs.finish.call_args
-    assert (given, status) == (claim, "failed")
-    assert rest["reason"][0] == "sandbox_unavailable"
+    job = jobs.create({}, spec("config", data).to_dict(), "jax", {})
+    claim = jobs.claim(worker.id)
+    assert claim is not None
+    worker._work(claim)
+    row = jobs.get(job)
+    store.close()
+    assert row is not None
+    assert (row.status, row.reason_code) == ("failed", "sandbox_unavailable")

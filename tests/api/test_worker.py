@@ -20,6 +20,7 @@ import pytest
 from api import scratch
 from api.jobs import Jobs
 from api.record import Record
+from api.sandbox import Sandbox
 from api.settings import Settings
 from api.store import Store
 from api.transitions import ENDED
@@ -158,7 +159,7 @@ def test_a_job_that_dies_of_every_candidate_is_given_up(store: Store) -> None:
 
 def test_a_real_candidate_that_ends_its_process_twice_is_left_out(store: Store) -> None:
     """The child is killed whenever it says that it works on the second candidate."""
-    starts = local(store.settings)
+    starts = local(store.settings, Sandbox(store.settings))
     killed = []
 
     class Killed(LocalProbe):
