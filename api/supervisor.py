@@ -102,7 +102,8 @@ def serve(settings: Settings, host: str, port: int, workers: int = 1) -> None:
     listening = listen(host, port)
     _prepare(settings)
     environment = {**os.environ, **settings.to_environment()}
-    module = [sys.executable, "-m", "api"]
+    # -P: what lies where somebody happens to start this is nothing to run, nor for probes to read.
+    module = [sys.executable, "-P", "-m", "api"]
     kept = (
         Kept("web", [*module, "web", str(listening.fileno())], environment, (listening.fileno(),)),
         *(Kept("worker", [*module, "worker"], environment) for _ in range(workers)),

@@ -58,6 +58,7 @@ class Server:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "recommender.cli", "serve", *options],
+                cwd=self.folder.parent,  # where a user may be; nothing of it is the service's
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

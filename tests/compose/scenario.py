@@ -71,6 +71,7 @@ def start(containers: Containers) -> None:
     status, ready = containers.ask("GET", "/readyz")
     containers.check("the service is ready", status == 200, json.dumps(ready))
     containers.check("it sees one worker", ready["checks"]["workers"] == "1")
+    containers.check("probes are jailed there", ready["checks"]["sandbox"] == "ok")
 
 
 def make_key(containers: Containers) -> None:
