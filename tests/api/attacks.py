@@ -425,6 +425,23 @@ ATTACKS: dict[str, tuple[str, Callable[[Trap], list[Call]]]] = {
             t.arrays(npy(data=bytes(119))),
         ),
     ),
+    "A17-commas": (SHAPE, lambda t: to_datasets(b"," * 10**6)),
+    "A17-columns": (
+        SHAPE,
+        lambda t: to_datasets(b",".join(b"c%d" % i for i in range(10**5)) + b"\n" + b"1," * 99),
+    ),
+    "A17-cells": (
+        TYPE,
+        lambda t: [
+            call
+            for cell in (b"1" * 10**6, b'"1', b"caf\xe9")
+            for call in to_datasets(b"a,y\n" + b"1,2\n" * 20 + cell + b",1\n")
+        ],
+    ),
+    "A17-formulas": (
+        DTYPE,
+        lambda t: to_datasets(b"a,y\n" + b"1,2\n" * 20 + b"=cmd|'/c touch x'!A1,1\n"),
+    ),
     "A19-other-formats": (
         TYPE,
         lambda t: [
