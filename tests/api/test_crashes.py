@@ -202,7 +202,9 @@ def test_many_jobs_leave_nothing_behind(jobs: int, tmp_path: Path) -> None:
         before = used(made)
         done(made, jobs)
         for name, (files, memory, children) in used(made).items():
-            assert files <= before[name][0] + 3, f"open files of {name}"
+            # The pool of connections fills as threads meet, at three files each; a leak leaves one
+            # file or more for every job.
+            assert files <= before[name][0] + jobs / 5, f"open files of {name}"
             assert memory < before[name][1] + 30 * 2**20, f"memory of {name}"
             assert children == before[name][2]
         scratch = [path for path in made.settings.scratch.rglob("*") if path.name != "journal"]
