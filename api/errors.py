@@ -191,10 +191,12 @@ def _from_http(request: Request, error: HTTPException) -> ApiError:
         400: "malformed_multipart" if form else "malformed_json",
         404: "not_found",
         405: "method_not_allowed",
+        413: "body_too_large",  # of a body that did not say how long it is
         415: "unsupported_type",
     }
     code = codes.get(error.status_code, "internal" if error.status_code >= 500 else "not_found")
     details = {
+        "body_too_large": too_large().detail,
         "not_found": "Nothing is served at this path. See /docs.",
         "malformed_json": "The body cannot be read.",
         "malformed_multipart": "The form cannot be read: send multipart/form-data with its "

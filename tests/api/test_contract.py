@@ -271,3 +271,11 @@ def test_the_kind_of_every_problem_is_explained(client: httpx.Client) -> None:
     kind = client.get("/v1/nothing").json()["type"]
     path, _, anchor = kind.partition("#")
     assert f'id="{anchor}"' in client.get(path).text
+
+
+def test_a_body_that_does_not_say_how_long_it_is_has_the_same_limit(client: httpx.Client) -> None:
+    endless = (b"a" * 2**16 for _ in range(40))
+    headers = {"Content-Type": "application/json"}
+    response = client.post("/v1/advice", content=endless, headers=headers)
+    assert response.status_code == 413
+    assert response.json()["code"] == "body_too_large"
