@@ -230,7 +230,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def on_bug(request: Request, error: Exception) -> JSONResponse:
-        logger.error("request %s", request.url.path, exc_info=error)
+        # Not the path itself: somebody may have put a key there.
+        route = getattr(request.scope.get("route"), "path", "unknown")
+        logger.error("request %s", route, exc_info=error)
         return problem(request, ApiError("internal", "This is a fault of the service, not yours."))
 
     @app.exception_handler(OSError)

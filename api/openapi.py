@@ -16,6 +16,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from api import examples
+from api.access import COOKIE
 from api.errors import MEDIA_TYPE, responses
 from recommender.knowledge import published
 
@@ -35,7 +36,7 @@ TAGS = [
 ]
 SECURITY = {
     "key": {"type": "http", "scheme": "bearer", "description": "A key, where keys are asked for."},
-    "session": {"type": "apiKey", "in": "cookie", "name": "gradopt_session",
+    "session": {"type": "apiKey", "in": "cookie", "name": COOKIE,
                 "description": "What the page has once a key was given to it."},
 }  # fmt: skip
 # By operation, what is there on every server.
