@@ -19,7 +19,7 @@ from api.caller import ANYBODY_HERE, Caller
 from api.errors import ApiError
 from api.keys import Keys, missing_key
 from api.rates import Rates
-from api.schemas import Scope as KeyScope
+from api.schemas.base import Scope as KeyScope
 from api.settings import Settings
 from api.signing import Signer
 

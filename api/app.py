@@ -30,6 +30,7 @@ from api.sandbox import Sandbox
 from api.settings import Settings
 from api.signing import signer
 from api.store import Store
+from api.stream import Streams
 from recommender.knowledge import published
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.signer = signs
     app.state.rates = rates
     app.state.keys = keys
+    app.state.streams = Streams(store)
     errors.install(app)
     openapi.install(app)
     for module in (advice, catalog, recommendations, keys_, health, session):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from api.errors import ApiError
-from api.schemas import Scope
+from api.schemas.base import Scope
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 # Whose everything is where no keys are asked for.

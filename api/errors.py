@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from api import metrics
 from api.gate import Refused
-from api.schemas import Problem
+from api.schemas.base import Problem
 
 logger = logging.getLogger(__name__)
 

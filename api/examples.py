@@ -9,7 +9,7 @@ from typing import Any
 from api import present
 from api.jobs import NO_PROGRESS
 from api.preview import preview
-from api.schemas import AdviceRequest, ModelSummary, RecommendationRequest
+from api.schemas.asked import AdviceRequest, ModelSummary, RecommendationRequest
 from recommender.instant import DataFacts, family_facts, instant
 from recommender.knowledge import published
 

@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from api.caller import Caller
 from api.errors import ApiError
 from api.rates import Rate, Rates
-from api.schemas import Scope
+from api.schemas.base import Scope
 from api.settings import Settings
 from api.signing import Signer, signer
 from api.store import ALPHABET, Store, keys, newest

@@ -27,7 +27,7 @@ from api.library import Library
 from api.resolve import BATCH_SIZE, EPOCHS, resolve
 from api.routes import TheJobs, TheLibrary, TheSettings
 from api.routes.recommendations import found, start
-from api.schemas import LossName, RecommendationRequest
+from api.schemas.asked import LossName, RecommendationRequest
 from api.settings import Backend, Settings
 from recommender import words
 from recommender.answer import on_backend

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
-from api.jobs import Claim, Jobs, Notes
+from api.leases import Claim, Leases, Notes
 from api.transitions import Plain
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Record:
         working: What the probe was at when it spoke last, or None.
     """
 
-    def __init__(self, claim: Claim, jobs: Jobs) -> None:
+    def __init__(self, claim: Claim, jobs: Leases) -> None:
         self._claim = claim
         self._jobs = jobs
         self._limit = float(claim.spec["max_seconds"])

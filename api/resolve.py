@@ -10,7 +10,7 @@ from api.errors import ApiError, error_at
 from api.gate import ModelFacts as Gated
 from api.gate import check_model_config
 from api.library import Library
-from api.schemas import (
+from api.schemas.asked import (
     AdviceRequest,
     DataRef,
     DataSummary,

@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy.exc import OperationalError
 
 from api import metrics, scratch
-from api.jobs import Claim, Jobs
+from api.leases import Claim, Leases
 from api.record import LOST, Record
 from api.sandbox import Sandbox
 from api.settings import Settings
@@ -65,7 +65,7 @@ class Worker:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{new_id('wrk')[-8:]}"
         self._settings = settings
         self._store = Store(settings)
-        self._jobs = Jobs(self._store)
+        self._jobs = Leases(self._store)
         self._sandbox = Sandbox(settings)
         self._starts = starts or local(settings, self._sandbox)
         self._stop = threading.Event()

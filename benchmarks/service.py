@@ -32,9 +32,10 @@ from rich.console import Console
 from rich.table import Table
 
 from api.app import create_app
+from api.caller import ANYBODY_HERE
 from api.library import Library
 from api.resolve import resolve
-from api.schemas import AdviceRequest
+from api.schemas.asked import AdviceRequest
 from api.settings import Settings
 from api.store import Store
 from benchmarks.parts.machine import describe
@@ -86,7 +87,7 @@ def wrk(url: str, connections: int, seconds: int, script: Path) -> tuple[float, 
 
 def in_process(store: Store) -> list[float]:
     """Milliseconds of answers without HTTP."""
-    library, taken = Library(store), []
+    library, taken = Library(store, ANYBODY_HERE), []
     for _ in range(500):
         began = time.perf_counter()
         resolve(AdviceRequest.model_validate(ASKED), library).advice()

@@ -16,6 +16,7 @@ from api.once import Once, once
 from api.pagination import Page, page
 from api.settings import Settings
 from api.store import Store
+from api.stream import Streams
 
 
 async def settings(request: Request) -> Settings:
@@ -27,6 +28,12 @@ async def settings(request: Request) -> Settings:
 async def store(request: Request) -> Store:
     """The ledger and the folder of files."""
     found: Store = request.app.state.store
+    return found
+
+
+async def streams(request: Request) -> Streams:
+    """The open streams of this process."""
+    found: Streams = request.app.state.streams
     return found
 
 
@@ -48,6 +55,7 @@ async def library(request: Request) -> Library:
 
 TheSettings = Annotated[Settings, Depends(settings)]
 TheStore = Annotated[Store, Depends(store)]
+TheStreams = Annotated[Streams, Depends(streams)]
 TheCaller = Annotated[Caller, Depends(caller)]
 TheOnce = Annotated[Once, Depends(once)]
 ThePage = Annotated[Page, Depends(page)]

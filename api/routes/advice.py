@@ -9,7 +9,8 @@ from starlette.concurrency import run_in_threadpool
 from api.errors import responses
 from api.resolve import resolve
 from api.routes import TheLibrary
-from api.schemas import Advice, AdviceRequest
+from api.schemas.advice import Advice
+from api.schemas.asked import AdviceRequest
 
 router = APIRouter(tags=["advice"])
 

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from api.errors import not_found, responses
 from api.etag import is_current, tag_of
 from api.preview import preview, query
-from api.schemas import OptimizerEntry, Optimizers, Preview, ScheduleEntry, Schedules
+from api.schemas.catalog import OptimizerEntry, Optimizers, Preview, ScheduleEntry, Schedules
 from recommender.knowledge import published
 
 router = APIRouter(prefix="/v1/catalog", tags=["catalog"])

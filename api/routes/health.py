@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.routes import TheJobs, TheStore
-from api.schemas import Alive, Ready, Version
+from api.schemas.health import Alive, Ready, Version
 from api.store import LEAST_FREE, Store
 from recommender.knowledge import published
 

@@ -10,7 +10,8 @@ from api import present
 from api.errors import not_found, responses
 from api.keys import Keys
 from api.routes import TheCaller, ThePage
-from api.schemas import FreshKey, KeyId, KeyList, KeyRequest
+from api.schemas.base import KeyId
+from api.schemas.keys import FreshKey, KeyList, KeyRequest
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 

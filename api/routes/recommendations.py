@@ -16,21 +16,13 @@ from api.jobs import InUse, Jobs, QueueFull, QuotaExceeded
 from api.library import Also, Library
 from api.once import Created
 from api.resolve import resolve
-from api.routes import TheJobs, TheLibrary, TheOnce, ThePage, TheSettings
-from api.schemas import (
-    Events,
-    Recommendation,
-    RecommendationId,
-    RecommendationRequest,
-    Recommendations,
-    Status,
-    Trial,
-    TrialId,
-    Trials,
-)
+from api.routes import TheJobs, TheLibrary, TheOnce, ThePage, TheSettings, TheStreams
+from api.schemas.asked import RecommendationRequest
+from api.schemas.base import RecommendationId, Status, TrialId
+from api.schemas.recommendations import Events, Recommendation, Recommendations, Trial, Trials
 from api.settings import Backend, Settings
 from api.snippet import snippet
-from api.stream import finished, follow
+from api.stream import finished
 from api.transitions import ENDED
 
 router = APIRouter(prefix="/v1/recommendations", tags=["recommendations"])
@@ -277,6 +269,7 @@ def stream_events(
     job: Id,
     jobs: TheJobs,
     settings: TheSettings,
+    streams: TheStreams,
     after: Annotated[int, Query(ge=0, le=2**31)] = 0,
     last_event_id: Annotated[int | None, Header(ge=0, le=2**31)] = None,
 ) -> Response:
@@ -286,7 +279,7 @@ def stream_events(
     if finished(row, last):
         return Response(status_code=204)
     return EventSourceResponse(
-        follow(jobs, job, last, settings.poll_seconds),
+        streams.follow(row, last),
         ping=settings.ping_seconds,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )

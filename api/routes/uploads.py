@@ -13,16 +13,8 @@ from api.errors import ApiError, responses
 from api.once import Created
 from api.resolve import sample_of
 from api.routes import TheLibrary, TheOnce, ThePage, TheSettings
-from api.schemas import (
-    Dataset,
-    DatasetId,
-    Datasets,
-    Model,
-    ModelId,
-    Models,
-    UploadedDatasetId,
-    UploadedModelId,
-)
+from api.schemas.base import DatasetId, ModelId, UploadedDatasetId, UploadedModelId
+from api.schemas.uploads import Dataset, Datasets, Model, Models
 
 router = APIRouter(prefix="/v1", tags=["uploads"])
 REFUSALS = (

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from api import failpoints
 from api.caller import ANYBODY_HERE
-from api.jobs import Claim, Jobs
+from api.leases import Claim, Leases
 from api.library import Library
 from api.settings import Settings
 from api.store import Store, datasets, models
@@ -40,7 +40,7 @@ def live(folder: Path, failpoint: str = "") -> None:
     failpoints.arm(failpoint)
     store = Store(settings(folder))
     store.migrate()
-    jobs = Jobs(store)
+    jobs = Leases(store)
     _upload(store)
     while len(jobs.newest(100, None)) < JOBS:
         seed = len(jobs.newest(100, None))
@@ -64,12 +64,12 @@ def _upload(store: Store) -> None:
         library.add_dataset(io.BytesIO(npz(x=[[0.0], [1.0]] * 20, y=[[0.0], [1.0]] * 20)))
 
 
-def _ghost(jobs: Jobs) -> Claim | None:
+def _ghost(jobs: Leases) -> Claim | None:
     """Somebody takes a job and is never heard of again."""
     return jobs.claim("ghost")
 
 
-def _work(store: Store, jobs: Jobs, ids: list[str], until: int, cancel: str = "") -> None:
+def _work(store: Store, jobs: Leases, ids: list[str], until: int, cancel: str = "") -> None:
     """A worker, stopped once so many jobs have ended; one job is cancelled when it runs."""
     worker = Worker(store.settings, lambda backend: Quick(backend, pause=0.004))
     thread = threading.Thread(target=worker.run)

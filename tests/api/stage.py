@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from api.jobs import Claim, Jobs, Notes
+from api.leases import Claim, Leases, Notes
 from tests.api.server import DIGITS
 
 Plain = dict[str, Any]
@@ -21,7 +21,7 @@ TRIALS = (
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 
 
-def staged(http: httpx.Client, jobs: Jobs, state: str, **asked: Any) -> str:
+def staged(http: httpx.Client, jobs: Leases, state: str, **asked: Any) -> str:
     """A job that has got as far as `state`; returns its id."""
     job: str = http.post("/v1/recommendations", json={**DIGITS, **asked}).json()["id"]
     if state == "queued":
@@ -46,7 +46,7 @@ def staged(http: httpx.Client, jobs: Jobs, state: str, **asked: Any) -> str:
     return job
 
 
-def taken(jobs: Jobs, job: str) -> Claim:
+def taken(jobs: Leases, job: str) -> Claim:
     """The job as a worker holds it; what waits before it is held as well."""
     while (claim := jobs.claim("someone")) is not None:
         if claim.id == job:
@@ -54,7 +54,7 @@ def taken(jobs: Jobs, job: str) -> Claim:
     raise AssertionError(f"{job} does not wait")
 
 
-def measured(jobs: Jobs, job: str) -> Plain:
+def measured(jobs: Leases, job: str) -> Plain:
     """An answer as a race gives it, from the instant one."""
     row = jobs.get(job)
     assert row is not None

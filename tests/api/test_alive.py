@@ -21,7 +21,7 @@ import pytest
 import sqlalchemy as sa
 
 from api import alive
-from api.jobs import Jobs
+from api.leases import Leases
 from api.settings import Settings
 from api.store import Store, workers
 from api.worker import Worker
@@ -72,7 +72,7 @@ def test_a_worker_is_well_while_it_gives_signs_of_life(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
     store = Store(settings)
     store.migrate()
-    jobs = Jobs(store)
+    jobs = Leases(store)
     jobs.beat("another-host-1-X")
     assert "no worker" in alive.worker(tmp_path)
     one = Worker(settings)

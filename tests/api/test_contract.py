@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.jobs import Claim, Jobs, Notes
+from api.leases import Claim, Leases, Notes
 from api.settings import Settings
 from recommender.knowledge import published
 from tests.api.web import Web, web
@@ -35,8 +35,8 @@ def client(running: Web) -> httpx.Client:
 
 
 @pytest.fixture
-def jobs(running: Web) -> Jobs:
-    return Jobs(running.store)
+def jobs(running: Web) -> Leases:
+    return Leases(running.store)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def job(client: httpx.Client) -> str:
     return client.post("/v1/recommendations", json=ASKED).json()["id"]
 
 
-def taken(jobs: Jobs, job: str) -> Claim:
+def taken(jobs: Leases, job: str) -> Claim:
     """The job as a worker holds it."""
     while (claim := jobs.claim("someone")) is not None:
         if claim.id == job:
@@ -175,7 +175,7 @@ def test_a_job_without_a_result_has_no_code(client: httpx.Client, job: str) -> N
 
 
 def test_the_code_of_a_job_is_python_for_the_backend_that_is_asked(
-    client: httpx.Client, jobs: Jobs, job: str
+    client: httpx.Client, jobs: Leases, job: str
 ) -> None:
     claim = taken(jobs, job)
     advice = client.post("/v1/advice", json=ASKED).json()
@@ -197,7 +197,7 @@ def test_the_code_of_a_job_is_python_for_the_backend_that_is_asked(
 
 
 def test_a_trial_is_found_by_its_id_with_as_many_points_as_asked(
-    client: httpx.Client, jobs: Jobs, job: str
+    client: httpx.Client, jobs: Leases, job: str
 ) -> None:
     claim = taken(jobs, job)
     name = f"trl_{job.removeprefix('rec_')}_0"

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from api import store as tables
 from api.caller import ANYBODY_HERE
-from api.jobs import Claim, Jobs, Notes, QueueFull
+from api.jobs import Jobs, QueueFull
+from api.leases import Claim, Leases, Notes
 from api.library import Library
 from api.settings import Settings
 from api.store import Store, new_id
@@ -32,15 +33,15 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def jobs(store: Store) -> Jobs:
-    return Jobs(store)
+def jobs(store: Store) -> Leases:
+    return Leases(store)
 
 
 def create(jobs: Jobs) -> str:
     return jobs.create({"label": None}, {"max_seconds": 10}, "jax", {"answer": 1})
 
 
-def claimed(jobs: Jobs, worker: str = "w1") -> Claim:
+def claimed(jobs: Leases, worker: str = "w1") -> Claim:
     claim = jobs.claim(worker)
     assert claim is not None
     return claim
@@ -65,7 +66,7 @@ def test_ids_sort_by_time_and_never_meet() -> None:
     assert len({new_id("rec") for _ in range(10_000)}) == 10_000
 
 
-def test_a_job_is_done_once(jobs: Jobs) -> None:
+def test_a_job_is_done_once(jobs: Leases) -> None:
     job = create(jobs)
     claim = claimed(jobs)
     assert (claim.id, claim.attempt) == (job, 1)
@@ -83,12 +84,12 @@ def test_a_job_is_done_once(jobs: Jobs) -> None:
     ]
 
 
-def test_jobs_are_taken_in_the_order_they_came(jobs: Jobs) -> None:
+def test_jobs_are_taken_in_the_order_they_came(jobs: Leases) -> None:
     made = [create(jobs) for _ in range(4)]
     assert [claimed(jobs).id for _ in made] == made
 
 
-def test_no_more_wait_than_may(jobs: Jobs) -> None:
+def test_no_more_wait_than_may(jobs: Leases) -> None:
     for _ in range(5):
         create(jobs)
     with pytest.raises(QueueFull):
@@ -103,7 +104,7 @@ def test_two_workers_never_take_the_same_job(store: Store) -> None:
 
     def take(worker: str) -> None:
         own = Store(store.settings)
-        while claim := Jobs(own).claim(worker):
+        while claim := Leases(own).claim(worker):
             taken.append(claim.id)
         own.close()
 
@@ -115,7 +116,7 @@ def test_two_workers_never_take_the_same_job(store: Store) -> None:
     assert sorted(taken) == sorted(made)
 
 
-def test_what_a_dead_worker_held_goes_back_and_its_fence_no_longer_counts(jobs: Jobs) -> None:
+def test_what_a_dead_worker_held_goes_back_and_its_fence_no_longer_counts(jobs: Leases) -> None:
     job = create(jobs)
     zombie = claimed(jobs)
     jobs.note(zombie, Notes(trials={0: {"status": "running"}}, events=[("log", {"text": "a"})]))
@@ -142,7 +143,7 @@ def test_what_a_dead_worker_held_goes_back_and_its_fence_no_longer_counts(jobs: 
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_a_sign_of_life_keeps_a_lease(jobs: Jobs) -> None:
+def test_a_sign_of_life_keeps_a_lease(jobs: Leases) -> None:
     job = create(jobs)
     claimed(jobs, "alive")
     for _ in range(4):
@@ -153,7 +154,7 @@ def test_a_sign_of_life_keeps_a_lease(jobs: Jobs) -> None:
     assert jobs.workers_alive() == 1
 
 
-def test_a_job_that_loses_its_worker_too_often_fails(jobs: Jobs) -> None:
+def test_a_job_that_loses_its_worker_too_often_fails(jobs: Leases) -> None:
     job = create(jobs)
     for attempt in (1, 2):
         assert claimed(jobs).attempt == attempt
@@ -167,7 +168,7 @@ def test_a_job_that_loses_its_worker_too_often_fails(jobs: Jobs) -> None:
     assert told(jobs, job)[-1][1] == "done"
 
 
-def test_a_cancelled_job_stays_cancelled(jobs: Jobs) -> None:
+def test_a_cancelled_job_stays_cancelled(jobs: Leases) -> None:
     waiting = create(jobs)
     jobs.cancel(waiting)
     assert status(jobs, waiting) == "cancelled"
@@ -189,7 +190,7 @@ def test_a_cancelled_job_stays_cancelled(jobs: Jobs) -> None:
     assert told(jobs, running) == before
 
 
-def test_a_job_that_is_cancelled_while_its_worker_is_dead_ends(jobs: Jobs) -> None:
+def test_a_job_that_is_cancelled_while_its_worker_is_dead_ends(jobs: Leases) -> None:
     job = create(jobs)
     claimed(jobs)
     jobs.cancel(job)
@@ -199,7 +200,7 @@ def test_a_job_that_is_cancelled_while_its_worker_is_dead_ends(jobs: Jobs) -> No
     assert status(jobs, job) == "cancelled"
 
 
-def test_what_a_stopping_worker_holds_waits_for_the_next_one(jobs: Jobs) -> None:
+def test_what_a_stopping_worker_holds_waits_for_the_next_one(jobs: Leases) -> None:
     job = create(jobs)
     claimed(jobs, "w1")
     jobs.give_back("w1")
@@ -207,7 +208,7 @@ def test_what_a_stopping_worker_holds_waits_for_the_next_one(jobs: Jobs) -> None
     assert claimed(jobs, "w2").attempt == 1, "stopping in order is no attempt"
 
 
-def test_trials_are_closed_with_their_job(jobs: Jobs) -> None:
+def test_trials_are_closed_with_their_job(jobs: Leases) -> None:
     job = create(jobs)
     claim = claimed(jobs)
     states = {0: "completed", 1: "running", 2: "waiting"}
@@ -258,7 +259,7 @@ def test_what_is_written_survives_a_kill(tmp_path: Path) -> None:
     running.wait()
     running.stdout.close()
     store = Store(Settings(data_dir=tmp_path))
-    ledger = Jobs(store)
+    ledger = Leases(store)
     for job in accepted:
         assert told(ledger, job) == [(1, "status", "queued")]
     rows = ledger.newest(100_000, None)
@@ -270,7 +271,7 @@ def test_what_is_written_survives_a_kill(tmp_path: Path) -> None:
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0])
 def test_a_clock_that_jumps_takes_no_job_from_a_living_worker(store: Store, jump: float) -> None:
     now, ticks = [1e9], [0.0]
-    jobs = Jobs(store, clock=lambda: now[0], ticks=lambda: ticks[0])
+    jobs = Leases(store, clock=lambda: now[0], ticks=lambda: ticks[0])
     job = create(jobs)
     claimed(jobs, "alive")
     jobs.reap()
@@ -287,7 +288,7 @@ def test_a_clock_that_jumps_takes_no_job_from_a_living_worker(store: Store, jump
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0])
 def test_a_clock_that_jumps_keeps_no_job_with_a_dead_worker(store: Store, jump: float) -> None:
     now, ticks = [1e9], [0.0]
-    jobs = Jobs(store, clock=lambda: now[0], ticks=lambda: ticks[0])
+    jobs = Leases(store, clock=lambda: now[0], ticks=lambda: ticks[0])
     job = create(jobs)
     claimed(jobs, "dead")
     jobs.reap()
@@ -329,10 +330,10 @@ def test_a_database_of_the_first_version_keeps_its_jobs(tmp_path: Path) -> None:
     assert (row.tenant, row.expires_at) == ("local", None)
     assert [one.id for one in Library(store, ANYBODY_HERE).models(9, None)] == [model]
     assert [one.id for one in Library(store, ANYBODY_HERE).datasets(9, None)] == [data]
-    claim = Jobs(store).claim("w")
+    claim = Leases(store).claim("w")
     assert claim is not None
     assert (claim.id, claim.spec) == (job, {"a": 1})
-    Jobs(store).finish(claim, "failed", reason=("internal", "x"))
+    Leases(store).finish(claim, "failed", reason=("internal", "x"))
     assert [one[:2] for one in told(ledger, job)] == [
         (1, "status"),
         (2, "status"),

@@ -21,7 +21,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from api.jobs import Claim, Jobs, Notes, QueueFull
+from api.jobs import QueueFull
+from api.leases import Claim, Leases, Notes
 from api.settings import Settings
 from api.store import Store
 from api.transitions import ENDED, HELD
@@ -63,9 +64,9 @@ class Ledger(RuleBasedStateMachine):
             )
         )
         clocks: Any = {"clock": lambda: self.now, "ticks": lambda: self.ticks}
-        self.jobs = Jobs(self.store, **clocks)
+        self.jobs = Leases(self.store, **clocks)
         # Another process, which watches leases on its own.
-        self.other = Jobs(self.store, **clocks)
+        self.other = Leases(self.store, **clocks)
         self.ends: dict[str, tuple[Any, ...]] = {}
 
     def teardown(self) -> None:

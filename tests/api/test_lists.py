@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from api import store as tables
 from api.janitor import sweep
-from api.jobs import Jobs, Notes
+from api.leases import Leases, Notes
 from api.rates import Rate
 from tests.api.inside import Inside, inside
 from tests.api.server import DIGITS, NET, npz, regression, until
@@ -52,7 +52,7 @@ def make(web: Inside, path: str, key: str | None, number: int) -> str:
 
 def finish(web: Inside, job: str) -> None:
     """Work on a job as a worker does."""
-    jobs = Jobs(web.store)
+    jobs = Leases(web.store)
     jobs.beat("w")
     while (claim := jobs.claim("w")) is not None:
         jobs.note(claim, Notes(events=[("log", {"text": "x"})], trials={0: {"status": "running"}}))

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from api.app import create_app
-from api.jobs import Jobs
+from api.leases import Leases
 from api.sandbox import Sandbox
 from api.settings import Settings
 from api.store import Store
@@ -99,7 +99,7 @@ def test_a_worker_fails_such_a_job_with_the_reason(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
     store = Store(settings)
     store.migrate()
-    jobs, worker = Jobs(store), Worker(settings, starts)
+    jobs, worker = Leases(store), Worker(settings, starts)
     data = {"kind": "blob", "sha256": "0" * 64, "format": "npz", "target": None}
     job = jobs.create({}, spec("config", data).to_dict(), "jax", {})
     claim = jobs.claim(worker.id)

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from api.jobs import Jobs, Notes
+from api.leases import Leases, Notes
 from api.settings import Settings
 from api.store import Store
 from api.supervisor import listen
@@ -63,7 +63,7 @@ def web_process(folder: Path) -> Iterator[tuple[str, int]]:
 def ended_at_once(folder: Path) -> Iterator[None]:
     """Every job gets a trial and its instant answer as its result."""
     store, stop = Store(Settings(data_dir=folder)), threading.Event()
-    jobs = Jobs(store)
+    jobs = Leases(store)
 
     def work() -> None:
         while not stop.is_set():

@@ -19,6 +19,7 @@ import pytest
 
 from api import scratch
 from api.jobs import Jobs
+from api.leases import Leases
 from api.record import Record
 from api.sandbox import Sandbox
 from api.settings import Settings
@@ -248,7 +249,7 @@ def test_what_cannot_be_written_now_is_written_later(
     """The ledger is locked by somebody for longer than a writer waits."""
     monkeypatch.setattr("api.store.BUSY_MILLISECONDS", 20)
     impatient = Store(store.settings)
-    jobs = Jobs(impatient)
+    jobs = Leases(impatient)
     job = ask(store)
     claim = jobs.claim("w")
     assert claim is not None
