@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -88,7 +89,9 @@ def tried(class_name: str) -> str:
 
 def hurdle(outlook: Outlook | None = None) -> Candidate:
     """Keras' default as a candidate."""
-    expected = UNKNOWN if outlook is None else outlook.expected[DEFAULT]
+    expected = UNKNOWN
+    if outlook is not None:
+        expected = float(outlook.expected[outlook.prior.choices.index(DEFAULT)])
     return Candidate(
         grid.DEFAULT, "constant", "default", expected, "it is Keras' own default, the hurdle"
     )
@@ -114,15 +117,19 @@ def propose(
     """
     raced = [name for name in include if optimizer_class(name).needs == "gradient"]
     found = [hurdle(outlook), *(_requested(name) for name in raced)]
-    listed = sorted(outlook.expected.items(), key=lambda item: item[1])
-    others = [(choice, expected) for choice, expected in listed if choice != DEFAULT]
-    if width is not None:
-        kept = {one.setting for one in found}
-        # The default with a cooldown costs no run of its own, so it takes no room.
-        room = max(1, width - len(found))
-        kept |= set([c.setting for c, _ in others if c.setting not in kept][:room])
-        others = [(choice, expected) for choice, expected in others if choice.setting in kept]
-    return [*found, *(_listed(choice, expected) for choice, expected in others)]
+    kept = {one.setting for one in found}
+    # The default with a cooldown costs no run of its own, so it takes no room.
+    room = math.inf if width is None else max(1, width - len(found))
+    for choice, expected in outlook.ranked():
+        if choice == DEFAULT:
+            continue
+        if choice.setting not in kept:
+            if not room:
+                continue
+            kept.add(choice.setting)
+            room -= 1
+        found.append(_listed(choice, expected))
+    return found
 
 
 def mentioned(description: Mapping[str, Any], tier: str) -> list[Candidate]:

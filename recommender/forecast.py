@@ -12,7 +12,7 @@ import numpy as np
 
 from recommender.decision import Decision
 from recommender.knowledge import odds
-from recommender.knowledge.prior import Outlook, quantile
+from recommender.knowledge.prior import Outlook, quantiles
 
 # Quantiles that are stated: together an 80 % interval.
 LOW, MIDDLE, HIGH = 0.1, 0.5, 0.9
@@ -87,12 +87,12 @@ class Calibration:
 def features(outlook: Outlook, decision: Decision) -> Features:
     """Read the recorded outcomes of the advised choice."""
     choice = decision.candidate.choice
-    if choice not in outlook.prior.choices:
+    if choice not in outlook.prior.by_choice:
         return Features(0.5, 0.0, 0.5, decision.gap or 0.0)
-    excess, _, weights = outlook.outcomes(choice)
-    logs = np.log(np.maximum(1 + excess, LEAST_RATIO))
-    low, middle, high = (quantile(logs, weights, q) for q in (LOW, MIDDLE, HIGH))
-    share = float(weights[excess < 0].sum())
+    found, weights = outlook.outcomes(choice)
+    logs = np.log(np.maximum(1 + found.excess, LEAST_RATIO))
+    low, middle, high = quantiles(logs, weights, (LOW, MIDDLE, HIGH), found.by_excess)
+    share = float(weights[found.excess < 0].sum())
     spread = max((min(high, 2.0) - low) / 2, 0.005)
     return Features(min(max(share, 0.02), 0.98), middle, spread, decision.gap or 0.0)
 
@@ -129,9 +129,9 @@ def forecast(
         p = (p + 0.5) / 2
         low, high = middle - 2 * (middle - low), middle + 2 * (high - middle)
     time = math.inf
-    if decision.candidate.choice in outlook.prior.choices:
-        _, ratios, weights = outlook.outcomes(decision.candidate.choice)
-        time = quantile(ratios, weights, MIDDLE)
+    if decision.candidate.choice in outlook.prior.by_choice:
+        reached, weights = outlook.outcomes(decision.candidate.choice)
+        (time,) = quantiles(reached.time_ratio, weights, (MIDDLE,), reached.by_time)
     label: Literal["high", "medium", "low"] = (
         "high" if p >= 0.9 else "medium" if p >= 0.75 else "low"
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Response
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from api.errors import responses
@@ -21,10 +21,12 @@ router = APIRouter(tags=["advice"])
     summary="Answer at once, without training",
     responses=responses("malformed_json", "not_found", "body_too_large", "validation_failed"),
 )
-async def give_advice(asked: AdviceRequest, library: TheLibrary) -> JSONResponse:
+async def give_advice(asked: AdviceRequest, library: TheLibrary) -> Response:
     """The choice that does best on recorded tasks when nothing can be measured."""
     if "ref" in (asked.model.kind, asked.data.kind):
         resolved = await run_in_threadpool(resolve, asked, library)  # may ask the ledger
     else:
         resolved = resolve(asked, library)
-    return JSONResponse(resolved.advice())
+    # Not by way of the response's model: the answer is plain data, and half of the time is saved.
+    text = to_json(resolved.advice(), inf_nan_mode="null")
+    return Response(text, media_type="application/json")

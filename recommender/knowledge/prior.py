@@ -62,19 +62,7 @@ class Prior:
 
     def about(self, description: Mapping[str, Any]) -> Outlook:
         """What to expect on the task of that description (`Description.to_dict`)."""
-        at = self._leaves(facts.numbers(description))
-        together = self.nodes["places"] == at[:, None]
-        weights = (together / self._forest.tasks[at][:, None]).mean(axis=0)
-        return Outlook(self, weights)
-
-    def _leaves(self, values: NDArray[np.float32]) -> NDArray[Any]:
-        """The leaf of each tree that these facts lead to."""
-        forest = self._forest
-        at = forest.roots
-        for _ in range(forest.depth):
-            goes_left = values[forest.feature[at]] <= forest.threshold[at]
-            at = forest.children[2 * at + goes_left]
-        return at
+        return Outlook(self, self._forest.weights(facts.numbers(description)))
 
     @functools.cached_property
     def _forest(self) -> _Forest:
@@ -85,19 +73,58 @@ class Prior:
         at, depth = nodes["roots"], 0
         while (left[at] != at).any():
             at, depth = np.union1d(left[at], right[at]), depth + 1
+        places = nodes["places"].ravel()
+        counts = np.bincount(places, minlength=len(itself))
         return _Forest(
             nodes["roots"].astype(np.intp),
             nodes["feature"].astype(np.intp),
             nodes["threshold"],
-            np.stack([right, left], axis=1).ravel(),
-            np.bincount(nodes["places"].ravel(), minlength=len(itself)),
+            np.stack([right, left], axis=1).astype(np.intp).ravel(),
             depth,
+            np.argsort(places, kind="stable") % len(self.tasks),
+            counts,
+            np.cumsum(counts) - counts,
+            len(self.tasks),
         )
+
+    @functools.cached_property
+    def by_choice(self) -> dict[Choice, Outcomes]:
+        """What each choice came to where it was measured."""
+        return {choice: self._outcomes(column) for column, choice in enumerate(self.choices)}
+
+    def _outcomes(self, column: int) -> Outcomes:
+        known = ~np.isnan(self.excess[:, column])
+        return Outcomes(known, self.excess[known, column], self.time_ratio[known, column])
 
     @functools.cached_property
     def whole(self) -> Array:
         """`penalty` with each choice's mean where it was not measured."""
         return np.where(np.isnan(self.penalty), np.nanmean(self.penalty, axis=0), self.penalty)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What one choice came to on the recorded tasks where it was measured.
+
+    Attributes:
+        known: Which tasks these are, among all.
+        excess: Its best loss over the default's there.
+        time_ratio: Its steps to the default's best loss there.
+    """
+
+    known: NDArray[np.bool_]
+    excess: Array
+    time_ratio: Array
+
+    @functools.cached_property
+    def by_excess(self) -> NDArray[Any]:
+        """The order of `excess`."""
+        return np.argsort(self.excess, kind="stable")
+
+    @functools.cached_property
+    def by_time(self) -> NDArray[Any]:
+        """The order of `time_ratio`."""
+        return np.argsort(self.time_ratio, kind="stable")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,16 +136,42 @@ class _Forest:
         feature, threshold: What each node asks: whether the feature is at most the threshold.
         children: Of node i, at 2i where the answer is no and at 2i + 1 where it is yes; a leaf is
             its own child.
-        tasks: How many recorded tasks lie in each node.
         depth: Steps after which every walk has ended.
+        members: Recorded tasks, those in the first node first.
+        counts: How many lie in each node.
+        begins: Where those of each node begin in `members`.
+        tasks: How many recorded tasks there are.
     """
 
     roots: NDArray[Any]
     feature: NDArray[Any]
     threshold: Array
     children: NDArray[Any]
-    tasks: NDArray[Any]
     depth: int
+    members: NDArray[Any]
+    counts: NDArray[Any]
+    begins: NDArray[Any]
+    tasks: int
+
+    def weights(self, values: NDArray[np.float32]) -> Array:
+        """How much each recorded task counts for these facts.
+
+        It is the share of trees, where each tree is divided among all tasks of the same leaf.
+        """
+        at = self._leaves(values)
+        counts = self.counts.take(at)
+        ends = counts.cumsum()
+        within = np.arange(ends[-1]) + (self.begins.take(at) - ends + counts).repeat(counts)
+        shares = (1 / counts).repeat(counts)
+        return np.bincount(self.members.take(within), shares, self.tasks) / len(at)
+
+    def _leaves(self, values: NDArray[np.float32]) -> NDArray[Any]:
+        """The leaf of each tree that these facts lead to."""
+        at = self.roots
+        for _ in range(self.depth):
+            goes_left = values.take(self.feature.take(at)) <= self.threshold.take(at)
+            at = self.children.take(2 * at + goes_left)
+        return at
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,17 +187,22 @@ class Outlook:
     weights: Array
 
     @functools.cached_property
-    def expected(self) -> dict[Choice, float]:
-        """Expected penalty of each choice: 0 is the best of all, 1 the default."""
-        means = self.weights @ self.prior.whole
-        return dict(zip(self.prior.choices, (float(m) for m in means), strict=True))
+    def expected(self) -> Array:
+        """Expected penalty of each of the prior's choices: 0 is the best of all, 1 the default."""
+        expected: Array = self.weights @ self.prior.whole
+        return expected
 
-    def outcomes(self, choice: Choice) -> tuple[Array, Array, Array]:
-        """Excess losses, time ratios and weights of the tasks where the choice was measured."""
-        column = self.prior.choices.index(choice)
-        known = ~np.isnan(self.prior.excess[:, column])
-        weights = self.weights[known] / self.weights[known].sum()
-        return self.prior.excess[known, column], self.prior.time_ratio[known, column], weights
+    def ranked(self) -> list[tuple[Choice, float]]:
+        """The choices with their expected penalties, the best first."""
+        choices, penalties = self.prior.choices, self.expected.tolist()
+        order = np.argsort(self.expected, kind="stable").tolist()
+        return [(choices[i], penalties[i]) for i in order]
+
+    def outcomes(self, choice: Choice) -> tuple[Outcomes, Array]:
+        """What the choice came to, and the weights of the tasks where it was measured."""
+        found = self.prior.by_choice[choice]
+        weights = self.weights[found.known]
+        return found, weights / weights.sum()
 
     def nearest(self, count: int = 3) -> list[tuple[str, str, float]]:
         """Name, summary and weight of the tasks that count most."""
@@ -153,17 +211,25 @@ class Outlook:
         return [(prior.tasks[i], prior.summaries[i], float(self.weights[i])) for i in order]
 
 
-def quantile(values: Array, weights: Array, q: float) -> float:
+def quantiles(
+    values: Array, weights: Array, qs: Sequence[float], order: NDArray[Any] | None = None
+) -> list[float]:
     """The smallest value below which a share of at least `q` of the weights lies, itself included.
 
     Args:
         values: Shape (n,).
         weights: Shape (n,); they sum to 1.
-        q: In [0, 1].
+        qs: Each in [0, 1].
+        order: What sorts the values; None finds it.
+
+    Returns:
+        One value for each of `qs`.
     """
-    order = np.argsort(values, kind="stable")
-    reached = np.cumsum(weights[order]) >= q - 1e-12
-    return float(values[order][np.argmax(reached)])
+    order = np.argsort(values, kind="stable") if order is None else order
+    reached = weights.take(order).cumsum()
+    # Rounding may leave the last sum below 1.
+    places = np.minimum(reached.searchsorted([q - 1e-12 for q in qs]), len(values) - 1)
+    return [float(value) for value in values.take(order.take(places))]
 
 
 def grow(records: Sequence[Record]) -> Prior:
