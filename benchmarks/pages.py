@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import gradient_free, mending, second_order
-from benchmarks.parts import advice_page, closures_page, goals, results
+from benchmarks.parts import advice_page, closures_page, goals, results, service_page
 from benchmarks.parts.results import FLOOR
 from benchmarks.parts.sets import SETS, in_words
 
@@ -244,6 +244,7 @@ def pages(reports: Sequence[Report]) -> dict[str, str]:
         "advice": (advice_page.HEAD, advice_sections),
         "mending": (MENDING, mending_sections),
         "closures": (closures_page.HEAD, closures_sections),
+        "service": (service_page.HEAD, service_sections),
     }
     found = {}
     for script, (head, sections) in makers.items():
@@ -266,8 +267,9 @@ def one_line_per_sentence(text: str) -> str:
 def machine(found: dict[str, str]) -> str:
     """What figures hold for, as one sentence."""
     names = list(found)[list(found).index("keras") :]
-    versions = [f"{name} {found[name]}" for name in names if name != "device"]
-    cores = f"{found['cores']} cores of which one was used, {found['memory']} of memory"
+    versions = [f"{name} {found[name]}" for name in names if name not in ("device", "used")]
+    used = found.get("used", "of which one was used")
+    cores = f"{found['cores']} cores {used}, {found['memory']} of memory"
     return (
         f"{found.get('device') or found['processor'] + ', ' + cores}; "
         f"{found['system']}; {', '.join(versions)}; {found['date']}."
@@ -474,6 +476,11 @@ def closures_sections(report: Report) -> Iterable[str]:
     """Trials task by task, and the contests."""
     for block in closures_page.sections(report, table):
         yield block if block.startswith(("|", "#")) else one_line_per_sentence(block)
+
+
+def service_sections(report: Report) -> Iterable[str]:
+    """Latencies beside the empty route, and the rest."""
+    return service_page.sections(report, table)
 
 
 def judged(ratio: float, bound: float | None) -> list[str]:

@@ -1,6 +1,6 @@
 """Latency of the instant answer over HTTP, beside an empty FastAPI route on the same server.
 
-    python -m benchmarks.service [--seconds 5] [--rounds 3] [--jobs 5] [--json FILE]
+    python -m benchmarks.service [--seconds 5] [--rounds 5] [--jobs 5] [--json FILE]
 
 Needs wrk (Debian: apt install wrk). Both routes are asked in turn in every round, on loopback, by
 one client process; the medians of the rounds are printed with their ratio. Figures hold for the
@@ -11,7 +11,6 @@ open streams, seconds from the command to ready, small jobs per minute, and the 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import re
 import shutil
@@ -19,19 +18,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 from rich.console import Console
 from rich.table import Table
 
-from api.app import create_app
 from api.caller import ANYBODY_HERE
 from api.library import Library
 from api.resolve import resolve
@@ -39,7 +33,7 @@ from api.schemas.asked import AdviceRequest
 from api.settings import Settings
 from api.store import Store
 from benchmarks.parts.machine import describe
-from benchmarks.parts.service_load import jobs_per_minute, serving, streams
+from benchmarks.parts.service_load import jobs_per_minute, listening, serving, streams
 
 CONNECTIONS = (1, 16, 32, 64)
 ASKED = {
@@ -55,6 +49,7 @@ PROBED = {
     "max_seconds": 60,
 }
 STREAMS = 200
+BESIDE_STREAMS = 32
 Row = dict[str, Any]
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
@@ -95,27 +90,26 @@ def in_process(store: Store) -> list[float]:
     return taken
 
 
-def answers(port: int, given: argparse.Namespace, folder: Path) -> list[Row]:
+def answers(store: Store, address: str, given: argparse.Namespace, folder: Path) -> list[Row]:
     """Both routes in turn, per number of connections; the last row beside open streams."""
     script = folder / "post.lua"
     script.write_text(
         f"wrk.method = 'POST'\nwrk.body = [[{json.dumps(ASKED)}]]\n"
         "wrk.headers['Content-Type'] = 'application/json'\n"
     )
-    job = httpx.post(f"http://127.0.0.1:{port}/v1/recommendations", json=PROBED).json()
-    rows = [measured(port, n, given, script) for n in CONNECTIONS]
-    with streams(port, job["links"]["stream"], STREAMS):
-        rows.append({**measured(port, 32, given, script), "streams": STREAMS})
+    job = httpx.post(f"{address}/v1/recommendations", json=PROBED).json()
+    rows = [measured(address, n, given, script) for n in given.connections]
+    with streams(store, address + job["links"]["stream"], job["id"], STREAMS):
+        rows.append({**measured(address, BESIDE_STREAMS, given, script), "streams": STREAMS})
     return rows
 
 
-def measured(port: int, connections: int, given: argparse.Namespace, script: Path) -> Row:
+def measured(address: str, connections: int, given: argparse.Namespace, script: Path) -> Row:
     """Medians over rounds of what each route takes at so many connections."""
     rounds: dict[str, list[tuple[float, float, float]]] = {"/empty": [], "/v1/advice": []}
     for _ in range(given.rounds):
         for route, found in rounds.items():
-            url = f"http://127.0.0.1:{port}{route}"
-            found.append(wrk(url, connections, given.seconds, script))
+            found.append(wrk(address + route, connections, given.seconds, script))
     names = ("median_ms", "tail_ms", "per_second")
     sides = {
         route: dict(zip(names, map(statistics.median, zip(*found, strict=True)), strict=True))
@@ -126,27 +120,6 @@ def measured(port: int, connections: int, given: argparse.Namespace, script: Pat
         "connections": connections, "streams": 0, "sides": sides,
         "tail_ratio": statistics.median(ratios),
     }  # fmt: skip
-
-
-@contextmanager
-def listening(store: Store) -> Iterator[int]:
-    """The application with an empty route beside its own, in a thread; its port."""
-    app = create_app(store.settings)
-
-    @app.post("/empty")
-    async def empty() -> dict[str, bool]:
-        return {"ok": True}
-
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", access_log=False))
-    running = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
-    running.start()
-    while not server.started:
-        time.sleep(0.05)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        running.join()
 
 
 def shown(report: dict[str, Any]) -> Table:
@@ -166,8 +139,11 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=int, default=5, help="of one measurement")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=5, help="jobs that are counted; 0 is none")
+    parser.add_argument(
+        "--connections", type=int, nargs="+", default=CONNECTIONS, help="at a time, in turn"
+    )
     parser.add_argument("--json", type=Path, help="where the figures go")
     given = parser.parse_args()
     if shutil.which("wrk") is None:
@@ -179,8 +155,9 @@ def main() -> None:
         store = Store(Settings(data_dir=folder / "here"))
         taken = sorted(in_process(store))
         report["in_process_ms"] = {"median": statistics.median(taken), "tail": taken[-5]}
-        with listening(store) as port:
-            report["answers"] = answers(port, given, folder)
+        report["machine"]["used"] = "which everything shared"
+        with listening(store.settings) as address:
+            report["answers"] = answers(store, address, given, folder)
         store.close()
         starts = []
         for number in range(given.rounds):

@@ -57,6 +57,12 @@ GOALS = (
 CLIPPING = 2.0
 # What ours may add to a step of `fit` on torch, as a share of what the ordinary way adds.
 FIT = {"torch": 0.35}
+# What the instant answer may take at 99 %, as a multiple of an empty route of the same server.
+TAIL_OVER_EMPTY = 2.0
+# The same without HTTP, at the median.
+IN_PROCESS_MS = 0.6
+# From the command to a service that is ready.
+READY_SECONDS = 3.0
 # What all candidates may cost by our engine, as a share of build + compile + fit for each.
 PROBES = {
     "jax": {"mlp": 1 / 15, "gru": 1 / 8, "cnn": 1 / 3},

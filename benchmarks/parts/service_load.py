@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import selectors
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,41 +16,75 @@ from typing import Any
 
 import httpx
 
+from api.leases import Leases, Notes
+from api.settings import Settings
+from api.store import Store
+
 PATIENCE = 300.0
+EVENTS_PER_SECOND = 10
 
 
 @contextmanager
-def streams(port: int, path: str, count: int) -> Iterator[None]:
-    """So many open streams of one job, read by a thread.
+def streams(store: Store, url: str, job: str, count: int) -> Iterator[None]:
+    """So many open streams of one job that tells something ten times a second.
 
     Args:
-        port: Of the server, on loopback.
-        path: Of the stream.
+        store: Where the job is, which waits.
+        url: Of the stream.
+        job: Its id.
         count: How many.
+
+    Raises:
+        RuntimeError: A stream broke, or one was told nothing.
     """
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: text/event-stream\r\n\r\n"
-    opened = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
-    selector, stop = selectors.DefaultSelector(), threading.Event()
-    for one in opened:
-        one.sendall(request.encode())
-        selector.register(one, selectors.EVENT_READ)
+    readers = subprocess.Popen(  # noqa: S603 - our own module in our own interpreter
+        [sys.executable, "-m", "benchmarks.parts.readers", url, str(count)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert readers.stdout is not None
+    readers.stdout.readline()
+    stop, told = threading.Event(), 0
+    leases = Leases(store)
+    claim = leases.claim("benchmark")
+    assert claim is not None
+    assert claim.id == job
 
-    def read() -> None:
-        while not stop.is_set():
-            for key, _ in selector.select(timeout=0.1):
-                if isinstance(key.fileobj, socket.socket) and not key.fileobj.recv(65536):
-                    raise RuntimeError("a stream broke")
+    def tell() -> None:
+        nonlocal told
+        while not stop.wait(1 / EVENTS_PER_SECOND):
+            leases.note(claim, Notes(events=[("log", {"text": "still here"})]))
+            told += 1
 
-    thread = threading.Thread(target=read)
+    thread = threading.Thread(target=tell)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
-        selector.close()
-        for one in opened:
-            one.close()
+        seen, _ = readers.communicate(timeout=60)
+    # The last ones may be on their way.
+    if readers.returncode or int(seen) < told - EVENTS_PER_SECOND:
+        raise RuntimeError(f"{told} events were told, and a stream got {seen.strip() or 'lost'}")
+
+
+@contextmanager
+def listening(settings: Settings) -> Iterator[str]:
+    """One web process with an empty route beside its own; its address.
+
+    Args:
+        settings: The service's.
+    """
+    command = [sys.executable, "-m", "uvicorn", "--factory", "benchmarks.parts.with_empty:app"]
+    process = subprocess.Popen(  # noqa: S603 - our own module in our own interpreter
+        [*command, "--port", "0", "--no-access-log"],
+        env={**os.environ, **settings.to_environment()}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield _said(process, r"running on (http://\S+)")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
 
 
 @contextmanager
@@ -64,20 +96,25 @@ def serving(folder: Path, **environment: str) -> Iterator[tuple[str, float]]:
         env={**os.environ, "KGO_LOG_LEVEL": "ERROR", **environment},
         stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert process.stderr is not None
     try:
-        said = ""
-        while (found := re.search(r"serves at (http://\S+?)/ ", said)) is None:
-            line = process.stderr.readline()
-            if not line:
-                raise RuntimeError(said)
-            said += line
-        while not _ready(found[1]):
+        address = _said(process, r"serves at (http://\S+?)/ ")
+        while not _ready(address):
             time.sleep(0.01)
-        yield found[1], time.perf_counter() - began
+        yield address, time.perf_counter() - began
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
+
+
+def _said(process: subprocess.Popen[str], pattern: str) -> str:
+    assert process.stderr is not None
+    said = ""
+    while (found := re.search(pattern, said)) is None:
+        line = process.stderr.readline()
+        if not line:
+            raise RuntimeError(said)
+        said += line
+    return found[1]
 
 
 def _ready(address: str) -> bool:
