@@ -25,6 +25,9 @@ class Containers:
         engine: Where they run.
         address: What DOCKER_HOST has to be.
         compose: The program docker-compose.
+
+    Attributes:
+        secret: Where a file of one's own lies for `docker-compose.secret.yml`.
     """
 
     def __init__(self, engine: Engine, address: str, compose: Path) -> None:
@@ -33,12 +36,14 @@ class Containers:
         self.headers = {"Content-Type": "application/json"}
         self._compose = [str(compose), "--project-name", PROJECT]
         self._port = free_port()
+        self.secret = engine.folder / "secret"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("KGO_")}
         self._environment = {
             **inherited,
             "DOCKER_HOST": address,
             "BASE_IMAGE": BASE_IMAGE,
             "API_PORT": str(self._port),
+            "SECRET_FILE": str(self.secret),
             "WORKER_CPUS": str(min(2, os.cpu_count() or 1)),
         }
 

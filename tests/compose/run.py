@@ -52,6 +52,7 @@ def main(arguments: list[str]) -> int:
                 ("making a key", scenario.make_key),
                 ("looking at the containers", scenario.look),
                 ("killing the worker during a job", scenario.kill),
+                ("taking a secret of one's own", scenario.change_secret),
                 ("stopping", scenario.stop),
             ):
                 step(what)

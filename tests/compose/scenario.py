@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import time
 from pathlib import Path
@@ -76,6 +77,7 @@ def start(containers: Containers) -> None:
 
 def make_key(containers: Containers) -> None:
     """Nobody comes in without a key; the documented command makes the first."""
+    containers.headers.pop("Authorization", None)
     status, _ = containers.ask("GET", "/v1/recommendations")
     containers.check("without a key it is refused", status == 401, status)
     made = containers.compose("exec", "-T", "api", *MAKE_KEY.split())
@@ -159,6 +161,26 @@ def kill(containers: Containers) -> None:
     same = until(lambda: containers.ask("GET", path)[1]["result"] == job["result"], 60)
     other = containers.pid("api") != before
     containers.check("kill -9 of the api's: the same key gets the same answer", same and other)
+
+
+def change_secret(containers: Containers) -> None:
+    """With a secret of one's own, which only the api's user may read, other keys are void."""
+    containers.secret.write_text(secrets.token_urlsafe(48), "ascii")
+    os.chown(containers.secret, int(USER), int(USER))
+    containers.secret.chmod(0o400)
+    files = ("docker-compose.yml", "docker-compose.secret.yml")
+    done = containers.compose("up", "-d", "--no-build", files=files)
+    found = done.stderr[-1500:] if done.returncode else ""
+    containers.check("docker-compose up with a secret of one's own", not done.returncode, found)
+    ready = until(lambda: containers.ask("GET", "/readyz")[0] == 200, 60)
+    containers.check("the service is ready again", ready)
+    status, _ = containers.ask("GET", "/v1/recommendations")
+    containers.check("keys of another secret are void", status == 401, status)
+    make_key(containers)
+    status, listed = containers.ask("GET", "/v1/recommendations")
+    containers.check("with a fresh key the job is there", status == 200 and listed["data"], status)
+    seen = containers.inside("worker", "import os; print(os.path.exists('/run/secrets/gradopt'))")
+    containers.check("the worker never sees the secret", seen == "False", seen)
 
 
 def stop(containers: Containers) -> None:
