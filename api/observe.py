@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import metrics
+from api import metrics, trace
 
 logger = logging.getLogger("api.request")
 
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Parts of a path that say what a request was about; all others stay out of the log.
 SUBJECTS = {"recommendation_id": "job_id", "job": "job_id", "trial_id": "trial_id"}
@@ -82,7 +80,4 @@ def facts(
         # Of what was refused, no part is repeated.
         if name in SUBJECTS and status < 400:
             told[SUBJECTS[name]] = str(value)
-    trace = TRACEPARENT.fullmatch(Headers(scope=scope).get("traceparent", ""))
-    if trace is not None:
-        told["trace_id"] = trace[1]
-    return told
+    return told | trace.facts(trace.traceparent(Headers(scope=scope)))
