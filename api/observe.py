@@ -16,6 +16,9 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 # Parts of a path that say what a request was about; all others stay out of the log.
 SUBJECTS = {"recommendation_id": "job_id", "job": "job_id", "trial_id": "trial_id"}
 STREAM = "text/event-stream"
+# Where FastAPI keeps a request's OpenTelemetry, and what of it may hold a key in the wrong place.
+TELEMETRY = "fastapi.telemetry"
+PRIVATE = ("url.path", "url.query")
 
 
 class Observed:
@@ -34,6 +37,8 @@ class Observed:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
+        if TELEMETRY in scope:
+            hide_private()
         method = scope["method"] if scope["method"] in METHODS else "other"
         status, streams = 0, False
 
@@ -56,6 +61,15 @@ class Observed:
             metrics.request_answered(method, route, status, seconds, timed=not streams)
             if logger.isEnabledFor(logging.INFO):
                 logger.info("request", extra=facts(scope, method, route, status, seconds))
+
+
+def hide_private() -> None:
+    """Keep out of the current span what the log does not say either; it has the route."""
+    from opentelemetry.trace import get_current_span  # only where it is switched on
+
+    span = get_current_span()
+    for name in PRIVATE:
+        span.set_attribute(name, "REDACTED")
 
 
 def template(scope: Scope) -> str:
