@@ -37,8 +37,8 @@ class Patient(HttpToolsProtocol):
     Bodies: each stretch of `body_seconds` must bring `body_bytes_per_second`, or the end; else
     `LATE` is put into the scope of the request, and whoever reads the body is woken up. A whole
     stretch is asked for, not each moment, so a line may stall; and what came fast before is no
-    excuse. Time in which the service reads nothing is its own. Once an answer has begun, it is
-    left alone.
+    excuse. A stretch at whose end the service itself does not read is not judged, and once an
+    answer has begun, it is left alone.
 
     Size: the parser has no limit of its own for heads and for the trailers of bodies. No more than
     `max_head_bytes` may come without a whole head or a part of a body among them.
