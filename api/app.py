@@ -23,6 +23,7 @@ from api.janitor import Janitor
 from api.keys import Keys
 from api.methods import Methods
 from api.observe import Observed
+from api.patience import LATE
 from api.rates import Rates
 from api.routes import advice, catalog, health, recommendations, session, uploads
 from api.routes import keys as keys_
@@ -119,7 +120,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=WEB / "static"), name="static")
     app.add_middleware(Methods, routes=app.router.routes)
     app.add_middleware(Access, settings=settings, keys=keys, signer=signs, rates=rates)
-    app.add_middleware(AtTheDoor)
+    app.add_middleware(AtTheDoor, settings=settings)
     app.add_middleware(Observed)
     return app
 
@@ -133,14 +134,16 @@ def plotly_script() -> Path:
 
 
 class AtTheDoor:
-    """What holds for every request: its id, and headers of the answer.
+    """What holds for every request: its id, that its body keeps coming, headers of the answer.
 
     Args:
         app: What answers.
+        settings: The service's.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
+        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, and put the headers on."""
@@ -151,6 +154,12 @@ class AtTheDoor:
         asked = headers.get("x-request-id", "")
         name = asked if REQUEST_ID.fullmatch(asked) else secrets.token_hex(8)
         scope["request_id"] = name
+
+        async def receive_in_time() -> Message:
+            message = await receive()
+            if LATE in scope:
+                raise errors.too_slow(self._settings)
+            return message
 
         replaced = False
 
@@ -164,13 +173,14 @@ class AtTheDoor:
                     await large(scope, receive, send_with_headers)
                     replaced = True
                     return
+                scope.pop(LATE, None)  # what is received from here on is no part of the body
                 answer = MutableHeaders(scope=message)
                 answer["X-Request-Id"] = name
                 for key, value in ON_EVERY_ANSWER.items():
                     answer.setdefault(key, value)
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        await self._app(scope, receive_in_time, send_with_headers)
 
 
 def is_bare_413(message: Message) -> bool:

@@ -63,6 +63,7 @@ def web(descriptor: int, data_dir: DataDir = None) -> None:
 
     from api import gauges, logs
     from api.app import create_app
+    from api.patience import protocol
 
     logs.configure()
     listening = socket.socket(fileno=descriptor)
@@ -71,11 +72,11 @@ def web(descriptor: int, data_dir: DataDir = None) -> None:
     gauges.serve(settings, settings.metrics_port, app.state.store)
     config = uvicorn.Config(
         app,
+        http=protocol(settings),
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,
         server_header=False,
-        h11_max_incomplete_event_size=16 * 1024,
     )
     uvicorn.Server(config).run(sockets=[listening])
 

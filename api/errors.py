@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from api import metrics
 from api.gate import Refused
 from api.schemas.base import Problem
+from api.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ STATUS: dict[str, int] = {
     "insufficient_scope": 403,
     "not_found": 404,
     "method_not_allowed": 405,
+    "request_timeout": 408,
     "conflict_in_use": 409,
     "no_result": 409,
     "body_too_large": 413,
@@ -61,6 +63,7 @@ TITLES = {
     "cross_origin": "Another site's page asked for this",
     "not_found": "There is no such thing",
     "method_not_allowed": "This method is not allowed here",
+    "request_timeout": "The body came too slowly",
     "conflict_in_use": "It is in use",
     "no_result": "The job has no result",
     "body_too_large": "The body is too large",
@@ -128,6 +131,17 @@ def too_large() -> ApiError:
     )
 
 
+def too_slow(settings: Settings) -> HTTPException:
+    """The error for a body that does not keep coming; FastAPI lets no other kind out of reading."""
+    seconds, rate = settings.body_seconds, settings.body_bytes_per_second
+    return HTTPException(
+        STATUS["request_timeout"],
+        f"The body came too slowly: until it ends, each {seconds:g} s must bring "
+        f"{rate * seconds:g} bytes. Send less, or over a faster line.",
+        headers={"Connection": "close"},
+    )
+
+
 def unavailable(error: OperationalError) -> ApiError:
     """The error for a ledger that does not answer."""
     logger.error("database: %s", error)
@@ -191,6 +205,7 @@ def _from_http(request: Request, error: HTTPException) -> ApiError:
         400: "malformed_multipart" if form else "malformed_json",
         404: "not_found",
         405: "method_not_allowed",
+        408: "request_timeout",
         413: "body_too_large",  # of a body that did not say how long it is
         415: "unsupported_type",
     }

@@ -45,6 +45,7 @@ class Jobs:
     Args:
         store: Where it is kept.
         caller: Only this tenant's jobs are there; None sees everybody's.
+        traceparent: The trace context in which jobs are asked for.
         clock: The time that is written down, in seconds since 1970; it may jump.
     """
 
@@ -53,11 +54,13 @@ class Jobs:
         store: Store,
         caller: Caller | None = None,
         *,
+        traceparent: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._settings = store.settings
         self._caller = caller
+        self._traceparent = traceparent
         self._clock = clock
 
     def create(
@@ -101,6 +104,7 @@ class Jobs:
                     id=job,
                     tenant=tenant,
                     key=key,
+                    traceparent=self._traceparent,
                     created_at=now,
                     expires_at=self._store.expiry(now),
                     status="queued",

@@ -33,6 +33,7 @@ class Claim:
     attempt: int
     backend: str
     spec: Plain
+    traceparent: str | None = None
 
 
 @dataclass
@@ -97,7 +98,14 @@ class Leases(Jobs):
                 lease_until=now + self._settings.lease_seconds,
                 started_at=first.started_at or now,
             )
-        return Claim(first.id, first.fence + 1, first.attempt + 1, first.backend, first.spec)
+        return Claim(
+            id=first.id,
+            fence=first.fence + 1,
+            attempt=first.attempt + 1,
+            backend=first.backend,
+            spec=first.spec,
+            traceparent=first.traceparent,
+        )
 
     def beat(self, worker: str) -> None:
         """A sign of life: prolongs the leases of everything that the worker holds."""

@@ -18,6 +18,7 @@ def configure() -> None:
     """Send everything that is logged to standard error, from `KGO_LOG_LEVEL` on."""
     level = os.environ.get(LEVEL, "INFO").upper()
     shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import metrics
+from api import metrics, trace
 
 logger = logging.getLogger("api.request")
 
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Parts of a path that say what a request was about; all others stay out of the log.
 SUBJECTS = {"recommendation_id": "job_id", "job": "job_id", "trial_id": "trial_id"}
 STREAM = "text/event-stream"
+# Where FastAPI keeps a request's OpenTelemetry, and what of it may hold a key in the wrong place.
+TELEMETRY = "fastapi.telemetry"
+PRIVATE = ("url.path", "url.query")
 
 
 class Observed:
@@ -36,6 +37,8 @@ class Observed:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
+        if TELEMETRY in scope:
+            hide_private()
         method = scope["method"] if scope["method"] in METHODS else "other"
         status, streams = 0, False
 
@@ -60,6 +63,15 @@ class Observed:
                 logger.info("request", extra=facts(scope, method, route, status, seconds))
 
 
+def hide_private() -> None:
+    """Keep out of the current span what the log does not say either; it has the route."""
+    from opentelemetry.trace import get_current_span  # only where it is switched on
+
+    span = get_current_span()
+    for name in PRIVATE:
+        span.set_attribute(name, "REDACTED")
+
+
 def template(scope: Scope) -> str:
     """The path with names where it has values: "/v1/models/{model_id}"."""
     found = scope.get("route")
@@ -82,7 +94,4 @@ def facts(
         # Of what was refused, no part is repeated.
         if name in SUBJECTS and status < 400:
             told[SUBJECTS[name]] = str(value)
-    trace = TRACEPARENT.fullmatch(Headers(scope=scope).get("traceparent", ""))
-    if trace is not None:
-        told["trace_id"] = trace[1]
-    return told
+    return told | trace.facts(trace.traceparent(Headers(scope=scope)))

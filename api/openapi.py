@@ -23,9 +23,11 @@ from recommender.knowledge import published
 Plain = dict[str, Any]
 FILE = Path(__file__).parents[1] / "docs" / "openapi.json"
 METHODS = ("get", "post", "put", "patch", "delete")
-# What any request may meet at the door or in the ledger, and what only one that changes something.
+# What any request may meet at the door or in the ledger, what only one that changes something, and
+# what only one with a body.
 COMMON = ("host_not_allowed", "database_unavailable")
 CHANGING = ("cross_origin",)
+SENDING = ("request_timeout",)
 TAGS = [
     {"name": "advice", "description": "Answers at once, from what won elsewhere."},
     {"name": "recommendations", "description": "Answers that are measured: jobs."},
@@ -92,7 +94,9 @@ def complete(document: Plain) -> Plain:
     asked, answered = examples.requests(), examples.answers()
     for method, operation in operations(document):
         name = operation["operationId"]
-        declare(operation, COMMON if method == "get" else (*COMMON, *CHANGING))
+        changes = () if method == "get" else CHANGING
+        sends = SENDING if "requestBody" in operation else ()
+        declare(operation, (*COMMON, *changes, *sends))
         for status, targets in ((s, t) for (o, s), t in LINKS.items() if o == name):
             operation["responses"][status]["links"] = {
                 target: {"operationId": target, "parameters": parameters}

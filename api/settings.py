@@ -36,6 +36,10 @@ class Settings(BaseSettings):
         max_queued: Jobs that may wait.
         max_json_bytes: Largest JSON body.
         max_upload_bytes: Largest upload.
+        max_head_bytes: Largest head of a request: its first line and its headers.
+        head_seconds: Within which the head of a request must be whole.
+        body_seconds: In each stretch of so long, a body must go on.
+        body_bytes_per_second: What it must bring meanwhile, unless it ends.
         ping_seconds: Between two signs of life on a silent stream.
         keys: "required" asks every caller for a key; "auto" does so unless the service listens
             on loopback only.
@@ -68,6 +72,10 @@ class Settings(BaseSettings):
     max_queued: int = Field(default=100, ge=1)
     max_json_bytes: int = Field(default=2**20, ge=1024)
     max_upload_bytes: int = Field(default=256 * 2**20, ge=1024)
+    max_head_bytes: int = Field(default=16 * 1024, ge=1024)
+    head_seconds: float = Field(default=30.0, gt=0)
+    body_seconds: float = Field(default=30.0, gt=0)
+    body_bytes_per_second: float = Field(default=16 * 1024, ge=0)
     ping_seconds: float = Field(default=15.0, gt=0)
     keys: Literal["auto", "required"] = "auto"
     allowed_hosts: str = ""

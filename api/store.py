@@ -66,6 +66,7 @@ jobs = sa.Table(
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),
     Column("key", String),
+    Column("traceparent", String),
     Column("started_at", Float),
     Column("finished_at", Float),
     Column("status", String, nullable=False, index=True),

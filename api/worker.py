@@ -13,8 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from sqlalchemy.exc import OperationalError
+from structlog.contextvars import bound_contextvars
 
-from api import metrics, scratch
+from api import metrics, scratch, trace
 from api.leases import Claim, Leases
 from api.record import LOST, Record
 from api.sandbox import Sandbox
@@ -118,7 +119,7 @@ class Worker:
             if not self._running:
                 self._warm()
             return False
-        self._running[pool.submit(self._work, claim)] = claim
+        self._running[pool.submit(self._attempt, claim)] = claim
         return True
 
     def _warm(self) -> None:
@@ -135,6 +136,11 @@ class Worker:
                 self._spare = None
                 return spare
         return self._starts(backend)
+
+    def _attempt(self, claim: Claim) -> None:
+        """One attempt at a job, each line of the log with its id and its trace."""
+        with bound_contextvars(job_id=claim.id, **trace.facts(claim.traceparent)):
+            self._work(claim)
 
     def _work(self, claim: Claim) -> None:
         """One attempt at a job, to its end."""

@@ -17,6 +17,7 @@ from api.pagination import Page, page
 from api.settings import Settings
 from api.store import Store
 from api.stream import Streams
+from api.trace import traceparent
 
 
 async def settings(request: Request) -> Settings:
@@ -45,7 +46,8 @@ async def caller(request: Request) -> Caller:
 
 async def jobs(request: Request) -> Jobs:
     """The caller's jobs."""
-    return Jobs(request.app.state.store, request.state.caller)
+    context = traceparent(request.headers)
+    return Jobs(request.app.state.store, request.state.caller, traceparent=context)
 
 
 async def library(request: Request) -> Library:

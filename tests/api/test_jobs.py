@@ -332,7 +332,7 @@ def test_a_database_of_the_first_version_keeps_its_jobs(tmp_path: Path) -> None:
     assert [one.id for one in Library(store, ANYBODY_HERE).datasets(9, None)] == [data]
     claim = Leases(store).claim("w")
     assert claim is not None
-    assert (claim.id, claim.spec) == (job, {"a": 1})
+    assert (claim.id, claim.spec, claim.traceparent) == (job, {"a": 1}, None)
     Leases(store).finish(claim, "failed", reason=("internal", "x"))
     assert [one[:2] for one in told(ledger, job)] == [
         (1, "status"),

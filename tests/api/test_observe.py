@@ -14,11 +14,19 @@ from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    NonRecordingSpan,
+    NoOpTracer,
+    Tracer,
+    TracerProvider,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from api import gauges
 from api.settings import Settings
 from recommender.errors import RequestError
+from tests.api.inside import inside
 from tests.api.server import until
 from tests.api.web import Web, web
 
@@ -186,3 +194,55 @@ def test_the_figures_are_not_on_the_public_port(running: Web) -> None:
 def test_a_port_that_is_taken_is_told(running: Web, port: int) -> None:
     with pytest.raises(RequestError, match=f"port {port} on 127.0.0.1, for metrics"):
         gauges.serve(running.store.settings, port)
+
+
+# --- spans ---
+
+
+class Span(NonRecordingSpan):
+    """Keeps what it is told."""
+
+    def __init__(self, name: str, attributes: Any) -> None:
+        super().__init__(INVALID_SPAN_CONTEXT)
+        self.name = name
+        self.told = dict(attributes or {})
+
+    def update_name(self, name: str) -> None:
+        self.name = name
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        self.told[key] = value
+
+    def set_attributes(self, attributes: Any) -> None:
+        self.told |= attributes
+
+
+class Provider(TracerProvider):
+    """Makes such spans for requests."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+
+    def get_tracer(self, *_: Any, **__: Any) -> Tracer:
+        spans = self.spans
+
+        class Traces(NoOpTracer):
+            def start_span(self, name: str, *_: Any, **more: Any) -> Span:
+                spans.append(Span(name, more.get("attributes")))
+                return spans[-1]
+
+        return Traces()
+
+
+def test_spans_tell_no_more_than_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = Provider()
+    monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: provider)
+    with inside(tmp_path) as service:
+        for path in (f"/{PRIVATE}", f"/v1/version?token={PRIVATE}"):
+            service.ask("GET", path, key=PRIVATE)
+    lost, version = [span for span in provider.spans if "url.path" in span.told]
+    assert (version.name, version.told["http.route"]) == ("GET /v1/version", "/v1/version")
+    assert version.told["http.response.status_code"] == 200
+    assert lost.told["http.response.status_code"] == 404
+    assert lost.told["url.path"] == version.told["url.query"] == "REDACTED"
+    assert PRIVATE not in str([vars(span) for span in provider.spans])

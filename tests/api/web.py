@@ -11,6 +11,7 @@ import httpx
 import uvicorn
 
 from api.app import create_app
+from api.patience import protocol
 from api.settings import Settings
 from api.store import Store
 
@@ -32,7 +33,9 @@ class Web:
 def web(settings: Settings) -> Iterator[Web]:
     """The application for the time of a block."""
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    http = protocol(settings)
+    config = uvicorn.Config(app, http=http, port=0, log_config=None, access_log=False)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     end = time.monotonic() + 30
