@@ -1,19 +1,25 @@
-"""The service with an empty route beside its own: for uvicorn, as a factory."""
+"""The web process with an empty route beside its own: `python -m benchmarks.parts.with_empty`."""
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+import uvicorn
 
 from api.app import create_app
+from api.patience import protocol
 from api.settings import Settings
 
 
-def app() -> FastAPI:
-    """The application of the settings in the environment, and `POST /empty`."""
-    made = create_app(Settings())
+def main() -> None:
+    """Serve on a free port of loopback, with the settings of the environment."""
+    settings = Settings()
+    app = create_app(settings)
 
-    @made.post("/empty")
+    @app.post("/empty")
     async def empty() -> dict[str, bool]:
         return {"ok": True}
 
-    return made
+    uvicorn.run(app, port=0, http=protocol(settings), access_log=False)
+
+
+if __name__ == "__main__":
+    main()
