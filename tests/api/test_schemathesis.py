@@ -102,7 +102,7 @@ def resident(pid: int) -> int:
 
 @pytest.mark.parametrize(
     ("examples", "cases"),
-    [(14, 2000), pytest.param(700, 50_000, marks=pytest.mark.slow)],
+    [(14, 2000), pytest.param(2300, 50_000, marks=pytest.mark.slow)],
 )
 def test_no_request_breaks_the_service_or_its_description(
     tmp_path: Path, examples: int, cases: int
