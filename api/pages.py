@@ -217,6 +217,7 @@ def _job(
         "title": title(shown),
         "trials": table.ordered(jobs.trials(row.id), sort, best and best["trial"]),
         "headings": table.headings(sort),
+        "duration": table.duration,
         "memory": lambda trial: table.memory(trial, parameters),
         "again": larger(row.request),
         "problem": problem,

@@ -70,13 +70,15 @@ class Record:
     def begin(self) -> None:
         """A probe begins from the beginning."""
         self.working: Working | None = None
+        self._at: int | None = None
         self._said_before = self._said_now | self._said_before
         self._said_now = set()
-        self._began = self._written = time.monotonic()
+        self._began = self._written = self._heard = time.monotonic()
 
     def hear(self, message: Plain) -> None:
         """Take in one message; write when something ended, or enough has gathered."""
         kind = message["kind"]
+        self._count_time()
         self.working = None
         getattr(self, f"_{kind}")(message)
         due = time.monotonic() - self._written > GATHER_SECONDS
@@ -109,8 +111,17 @@ class Record:
         if text not in self._said_before:
             self._event("log", text=text)
 
+    def _count_time(self) -> None:
+        """Add what has passed since the last message to the trial that was worked on meanwhile."""
+        now = time.monotonic()
+        if self._at is not None:
+            trial = self._trials[self._at]
+            trial["seconds"] = round((trial.get("seconds") or 0.0) + now - self._heard, 4)
+        self._heard, self._at = now, None
+
     def _working(self, message: Plain) -> None:
         self.working = Working(message["key"], message["label"])
+        self._at = message["trial"]
 
     def _planned(self, message: Plain) -> None:
         known, self._trials = self._trials, []
@@ -130,6 +141,7 @@ class Record:
                 "status": "waiting",
                 "attempts": 1,
                 "steps": 0,
+                "seconds": 0.0,
                 "final_loss": None,
                 "val_metric": None,
                 "stopped": None,
@@ -172,7 +184,14 @@ class Record:
         trial["val_metric"] = loss
         trial["val_curve"] = [*trial["val_curve"], [step, loss]]
         self._notes.trials[position] = trial
-        self._event("trial.judged", trial=trial["id"], index=position, step=step, val_loss=loss)
+        self._event(
+            "trial.judged",
+            trial=trial["id"],
+            index=position,
+            step=step,
+            val_loss=loss,
+            cooled_from=trial["steps"],
+        )
         best = self._progress["best_so_far"]
         if loss is not None and (best is None or step > best["step"] or loss < best["val_loss"]):
             best = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from api.jobs import Jobs
+from api.leases import Leases
 from api.settings import Settings
 from tests.api.browsing import Opened, pages
 from tests.api.server import until
@@ -35,7 +35,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 @pytest.fixture(scope="module")
 def job(running: Web) -> dict[str, str]:
     """A job's path, by its state."""
-    jobs = Jobs(running.store)
+    jobs = Leases(running.store)
     made = {"thorough": staged(running.http, jobs, "failed", tier="thorough")}
     # What waits is made last: a claim takes whatever waits.
     for state in sorted(STATES, key=lambda state: state == "queued"):
@@ -118,6 +118,8 @@ def test_the_table_is_sorted_by_any_column_and_the_best_stays_first(
     assert candidates(page)[0] == adamw
     assert press("Training loss") == "ascending"
     assert candidates(page) == [adamw, adam, sgd, newton], "what has none comes last"
+    assert press("Time") == "ascending"
+    assert candidates(page) == [adamw, newton, sgd, adam]
     assert press("Steps") == "ascending"
     assert candidates(page) == [adamw, newton, sgd, adam]
     page.get_by_role("button", name="Steps").press("Enter")
@@ -136,6 +138,7 @@ def test_what_went_wrong_is_said_in_words(opened: Opened, job: dict[str, str]) -
     assert "not feasible" in rows.filter(has_text="Newton").inner_text()
     # Adam keeps two numbers of 4 bytes for each of the sample's 8 970 weights.
     assert f"{2 * 4 * 8970 / 1024:.3g} KiB" in rows.filter(has_text="Adam 0.001").inner_text()
+    assert "2.5 s" in rows.filter(has_text="Adam 0.001").inner_text()
 
 
 def test_the_trials_are_downloaded_as_csv_without_formulas(
@@ -152,6 +155,7 @@ def test_the_trials_are_downloaded_as_csv_without_formulas(
         "'=Newton 1",
     ]
     assert [row["validation_loss"] for row in rows] == ["1.07", "0.36", "", ""]
+    assert [row["seconds"] for row in rows] == ["2.5", "1.75", "0.5", "0.0"]
     with page.expect_download() as download:
         page.get_by_role("link", name="everything, as JSON").click()
     held = running.http.get(f"/v1{job['succeeded']}").text
