@@ -18,6 +18,7 @@ from starlette.datastructures import FormData, UploadFile
 from api import errors, present, table
 from api.access import begin_writing
 from api.again import larger
+from api.cautions import cautions
 from api.drawing import drawing
 from api.errors import ApiError, from_refusal, from_validation
 from api.forms import faults_of, request_of, still_filled_in
@@ -41,6 +42,7 @@ templates.env.globals |= {
     "said": words,
     "backends": get_args(Backend),
     "on_backend": on_backend,
+    "cautions": cautions,
     "drawing": drawing,
     "shares": SHARE,
 }
