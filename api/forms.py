@@ -115,7 +115,7 @@ def _described(form: Mapping[str, str]) -> tuple[Plain, Plain]:
 def _list(form: Mapping[str, str], name: str) -> list[int]:
     parts = form.get(name, "").translate(str.maketrans(",x\N{MULTIPLICATION SIGN}", "   ")).split()
     if not all(part.isdecimal() for part in parts):
-        raise _wrong(name, form[name], "whole numbers such as 28, 28, 1")
+        raise _wrong(name, form[name], "A list of whole numbers such as 28, 28, 1")
     return [int(part) for part in parts]
 
 
@@ -124,7 +124,7 @@ def _whole(form: Mapping[str, str], name: str) -> int | None:
     if not text:
         return None
     if not text.isdecimal():
-        raise _wrong(name, text, "a whole number")
+        raise _wrong(name, text, "A whole number")
     return int(text)
 
 
@@ -137,7 +137,7 @@ def _number(form: Mapping[str, str], name: str) -> float | None:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise _wrong(name, text, "a number")
+        raise _wrong(name, text, "A number")
     return number
 
 
@@ -147,5 +147,5 @@ def _missing(name: str, detail: str) -> ApiError:
 
 
 def _wrong(name: str, text: str, expected: str) -> ApiError:
-    detail = f"{name.replace('_', ' ')}: {expected} is expected, received {text[:40]!r}."
+    detail = f"{expected} is expected, received {text[:40]!r}."
     return error_at(f"/{name}", "validation_failed", detail)

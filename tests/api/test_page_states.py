@@ -6,23 +6,19 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from importlib import resources
 from typing import Any
 
 import pytest
 
 from api.leases import Leases
 from api.settings import Settings
-from tests.api.browsing import Opened, pages
+from tests.api.browsing import Opened, found_by_axe, pages
 from tests.api.server import until
 from tests.api.stage import STATES, TRIALS, staged
 from tests.api.web import Web, web
 
 pytestmark = pytest.mark.backend_free
 
-# What a page may weigh without the charts' script, in bytes; research/service.md, section 6.
-HEAVIEST = 150_000
-SERIOUS = ("serious", "critical")
 ADVISED = "stable_steps=4620"
 
 
@@ -201,21 +197,6 @@ def test_a_cancelled_job_shows_what_was_known_by_then(opened: Opened, job: dict[
 # --- for everybody ---
 
 
-def found_by_axe(page: Any) -> list[str]:
-    """Faults that shut somebody out; in dark, of what the colours change."""
-    source = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
-    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    page.evaluate(source)
-    found = []
-    for scheme, run in (("light", "axe.run()"), ("dark", "axe.run({runOnly: ['color-contrast']})")):
-        page.emulate_media(color_scheme=scheme)
-        for fault in page.evaluate(run)["violations"]:
-            if fault["impact"] in SERIOUS:
-                places = [node["target"] for node in fault["nodes"]]
-                found.append(f"{scheme}: {fault['id']}, {fault['help']}: {places[:5]}")
-    return found
-
-
 @pytest.mark.parametrize("source", ["A sample", "My files", "I describe it"])
 def test_the_form_shuts_nobody_out(opened: Opened, source: str) -> None:
     page = opened("/", bypass_csp=True)
@@ -252,22 +233,6 @@ def test_nothing_moves_for_who_wants_no_motion(opened: Opened) -> None:
     look = "getComputedStyle(document.documentElement).scrollBehavior"
     assert opened("/", reduced_motion="reduce").evaluate(look) == "auto"
     assert opened("/", reduced_motion="no-preference").evaluate(look) == "smooth"
-
-
-def test_pages_are_light(opened: Opened, job: dict[str, str]) -> None:
-    for path in ("/", job["succeeded"]):
-        weights: dict[str, int] = {}
-        page = opened("about:blank")
-        page.on(
-            "response",
-            lambda answer, into=weights: into.update({answer.url: len(answer.body())}),
-        )
-        page.goto(path)
-        page.wait_for_load_state("networkidle")
-        plotly = [url for url in weights if "plotly" in url]
-        assert len(plotly) == (path != "/")
-        total = sum(size for url, size in weights.items() if url not in plotly)
-        assert total <= HEAVIEST, weights
 
 
 # --- the catalogue ---
