@@ -70,15 +70,13 @@ class Record:
     def begin(self) -> None:
         """A probe begins from the beginning."""
         self.working: Working | None = None
-        self._at: int | None = None
         self._said_before = self._said_now | self._said_before
         self._said_now = set()
-        self._began = self._written = self._heard = time.monotonic()
+        self._began = self._written = time.monotonic()
 
     def hear(self, message: Plain) -> None:
         """Take in one message; write when something ended, or enough has gathered."""
         kind = message["kind"]
-        self._count_time()
         self.working = None
         getattr(self, f"_{kind}")(message)
         due = time.monotonic() - self._written > GATHER_SECONDS
@@ -111,17 +109,8 @@ class Record:
         if text not in self._said_before:
             self._event("log", text=text)
 
-    def _count_time(self) -> None:
-        """Add what has passed since the last message to the trial that was worked on meanwhile."""
-        now = time.monotonic()
-        if self._at is not None:
-            trial = self._trials[self._at]
-            trial["seconds"] = round((trial.get("seconds") or 0.0) + now - self._heard, 4)
-        self._heard, self._at = now, None
-
     def _working(self, message: Plain) -> None:
         self.working = Working(message["key"], message["label"])
-        self._at = message["trial"]
 
     def _planned(self, message: Plain) -> None:
         known, self._trials = self._trials, []
@@ -151,6 +140,11 @@ class Record:
             self._trials.append(trial)
             self._notes.trials[position] = trial
         self._move_on(trials_total=len(self._trials))
+
+    def _worked(self, message: Plain) -> None:
+        """Written with what was worked out."""
+        trial = self._trials[message["trial"]]
+        trial["seconds"] = round((trial.get("seconds") or 0.0) + message["seconds"], 4)
 
     def _trained(self, message: Plain) -> None:
         position = message["trial"]

@@ -143,6 +143,9 @@ def test_a_sample_is_measured_before_one_s_eyes(opened: Opened, server: Server) 
     )
     rows = page.locator("#table tbody tr")
     assert rows.count() == len(trials)
+    assert all(trial["seconds"] > 0 for trial in trials if trial["steps"])
+    usage = server.get(f"/v1/recommendations/{job}")["usage"]
+    assert sum(trial["seconds"] for trial in trials) < usage["wall_seconds"]
     assert page.locator("#chart .scatterlayer .trace").count() >= len(trials)
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from api import record as record_
 from api.leases import Leases
 from api.record import Record
 from api.settings import Settings
@@ -22,16 +20,6 @@ PLAN = [
 ]
 
 
-class Clock:
-    """A clock that is set."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        """The time it was set to."""
-        return self.now
-
-
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[Leases]:
     store = Store(Settings(data_dir=tmp_path))
@@ -40,42 +28,20 @@ def jobs(tmp_path: Path) -> Iterator[Leases]:
     store.close()
 
 
-def told(record: Record, clock: Clock, at: float, kind: str, **fields: Any) -> None:
-    clock.now = at
-    record.hear({"kind": kind, **fields})
-
-
-def test_a_trial_s_seconds_are_those_in_which_it_was_worked_on(
-    jobs: Leases, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_s_seconds_add_up_also_where_a_probe_is_begun_again(jobs: Leases) -> None:
     job = jobs.create({}, SPEC, "jax", {})
     claim = jobs.claim("w")
     assert claim is not None
-    clock = Clock()
-    monkeypatch.setattr(record_, "time", clock)
     record = Record(claim, jobs)
-
-    def works(trial: int | None) -> dict[str, Any]:
-        return {"trial": trial, "label": "x", "key": "k"}
-
-    told(record, clock, 1, "planned", trials=PLAN)
-    told(record, clock, 2, "working", **works(None))
-    told(record, clock, 5, "working", **works(0))
-    told(record, clock, 7, "trained", trial=0, points=[[30, 0.5]], rate=0.1)
-    told(record, clock, 8, "working", **works(0))
-    told(record, clock, 8.5, "judged", trial=0, step=40, loss=0.4)
-    told(record, clock, 20, "working", **works(1))
-    told(record, clock, 20.25, "said", text="b goes")
+    pieces = ((0, 10, 1.5), (0, 20, 1.0), (1, 10, 0.25))
+    for trial, step, seconds in pieces:
+        if step == 10:  # from the beginning
+            record.begin()
+            record.hear({"kind": "planned", "trials": PLAN})
+        record.hear({"kind": "worked", "trial": trial, "seconds": seconds})
+        record.hear({"kind": "trained", "trial": trial, "points": [[step, 0.5]], "rate": 0.1})
     record.write()
-    assert [trial["seconds"] for trial in jobs.trials(job)] == [2.5, 0.0], "b was not noted yet"
-
-    # It is begun again, and goes on with b only.
-    record.begin()
-    told(record, clock, 30, "planned", trials=PLAN)
-    told(record, clock, 31, "working", **works(1))
-    told(record, clock, 32, "trained", trial=1, points=[[30, 0.6]], rate=0.1)
-    record.write()
-    assert [trial["seconds"] for trial in jobs.trials(job)] == [2.5, 1.25]
+    assert [trial["seconds"] for trial in jobs.trials(job)] == [2.5, 0.25]
 
 
 def test_an_event_says_where_a_cooldown_began(jobs: Leases) -> None:
