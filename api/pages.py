@@ -19,6 +19,7 @@ from api import errors, present, table
 from api.access import begin_writing
 from api.again import larger
 from api.cautions import cautions
+from api.compressed import compressed
 from api.drawing import drawing
 from api.errors import ApiError, from_refusal, from_validation
 from api.forms import faults_of, request_of, still_filled_in
@@ -116,7 +117,7 @@ def again(
 def catalog(request: Request) -> HTMLResponse:
     """Every optimizer and schedule."""
     context = {name: published()[name] for name in ("optimizers", "schedules")}
-    return render(request, "catalog.html", context)
+    return compressed(request, render(request, "catalog.html", context))
 
 
 @router.get("/docs")
@@ -126,7 +127,8 @@ def docs(request: Request) -> HTMLResponse:
         code: {"title": text, "status": errors.STATUS.get(code, errors.REFUSED)}
         for code, text in errors.TITLES.items()
     }
-    return render(request, "docs.html", {"openapi": request.app.openapi(), "errors": known})
+    context = {"openapi": request.app.openapi(), "errors": known}
+    return compressed(request, render(request, "docs.html", context))
 
 
 def missing(request: Request, detail: str) -> HTMLResponse:
