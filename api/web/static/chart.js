@@ -34,7 +34,7 @@ export function draw(trials) {
       legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, xanchor: "left" },
       xaxis: { ...axis, title: { text: "steps" }, rangemode: "tozero", anchor: rates.length ? "y2" : "y" },
       yaxis: { ...axis, title: { text: "loss" }, ...scale(values), domain: [rates.length ? RATES + 0.06 : 0, 1] },
-      yaxis2: { ...axis, title: { text: "rate" }, type: "log", tickformat: "~g", nticks: 5, domain: [0, RATES] },
+      yaxis2: { ...axis, title: { text: "rate" }, type: "log", tickformat: "~g", dtick: 1, domain: [0, RATES] },
       uirevision: "kept", // zoom and hidden lines survive an update
     },
     CONFIG,
