@@ -12,6 +12,14 @@ Plain = dict[str, Any]
 # A part of the request, and the field that is to blame where it is wrong as a whole.
 FIELD_OF = {"samples": "samples_count", "summary": "shape", "training": "loss"}
 
+# How pydantic says that a number is out of its range, and how the page does.
+OUT_OF_RANGE = {
+    "Input should be greater than or equal to ": "Give at least ",
+    "Input should be less than or equal to ": "Give at most ",
+    "Input should be greater than ": "Give more than ",
+    "Input should be less than ": "Give less than ",
+}
+
 
 def request_of(form: Mapping[str, str]) -> Plain:
     """What `RecommendationRequest` takes, from the form's texts.
@@ -83,6 +91,14 @@ def faults_of(errors: Sequence[Mapping[str, str]], form: Mapping[str, str]) -> d
         if (name in form or name.endswith("_file")) and not waits:
             found[name] = one["detail"]
     return found
+
+
+def in_words(detail: str) -> str:
+    """What is wrong, for people: how a number is brought into its range."""
+    for said, told in OUT_OF_RANGE.items():
+        if detail.startswith(said):
+            return f"{told}{detail.removeprefix(said)}."
+    return detail
 
 
 def still_filled_in(form: Mapping[str, str]) -> bool:

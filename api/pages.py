@@ -22,7 +22,7 @@ from api.cautions import cautions
 from api.compressed import compressed
 from api.drawing import drawing
 from api.errors import ApiError, from_refusal, from_validation
-from api.forms import faults_of, request_of, still_filled_in
+from api.forms import faults_of, in_words, request_of, still_filled_in
 from api.gate import Refused
 from api.jobs import Jobs
 from api.library import Library
@@ -207,7 +207,8 @@ def _problem(error: ApiError | Refused | ValidationError) -> Plain:
     elif isinstance(error, Refused):
         error = from_refusal(error)
     heading = errors.TITLES.get(error.code, error.code)
-    return {"title": heading, "detail": error.detail, "errors": error.errors, "code": error.code}
+    faults = [{**one, "detail": in_words(one["detail"])} for one in error.errors]
+    return {"title": heading, "detail": error.detail, "errors": faults, "code": error.code}
 
 
 def _job(

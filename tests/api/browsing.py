@@ -11,7 +11,7 @@ from typing import Any
 Opened = Callable[..., Any]
 SERIOUS = ("serious", "critical")
 # The browser mentions refusals and broken connections, which are answers; nothing else may be.
-FINE = re.compile(r"status of (404|413|415|422|429|503)|net::ERR_(INCOMPLETE|CONNECTION|EMPTY)")
+FINE = re.compile(r"status of (401|404|413|415|422|429|503)|net::ERR_(INCOMPLETE|CONNECTION|EMPTY)")
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def pages(browser: Any, base_url: str) -> Iterator[Opened]:
     for context in contexts:
         context.close()
     rest = [text for text in complaints if not FINE.search(text)]
-    assert not rest, "scripts failed, or the content security policy was broken"
+    assert not rest, f"scripts failed, or the content security policy was broken: {rest}"
 
 
 def found_by_axe(page: Any) -> list[str]:

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -229,6 +230,53 @@ def test_other_pages_shut_nobody_out(opened: Opened, path: str) -> None:
     assert found_by_axe(page) == []
 
 
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_fault_says_what_to_give_and_leads_to_its_field(opened: Opened, scripts: bool) -> None:
+    page = opened("/", java_script_enabled=scripts)
+    page.get_by_label("Epochs").fill("0")
+    page.get_by_text("More: budget").click()
+    page.get_by_label("Time limit").fill("4000")
+    page.get_by_role("button", name="Measure on my data").click()
+    told = page.get_by_role("alert")
+    told.get_by_text("Epochs: Give at least 1.").wait_for()
+    told.get_by_text("Max seconds: Give at most 3600.").wait_for()
+    assert told.locator("li").count() == 2
+    told.get_by_role("link", name="Max seconds").press("Enter")
+    page.locator("#max_seconds:focus").wait_for()
+    assert page.get_by_label("Epochs").input_value() == "0"
+
+
+@pytest.mark.parametrize("path", ["/", "succeeded"])
+def test_a_narrow_screen_shuts_nobody_out(opened: Opened, job: dict[str, str], path: str) -> None:
+    size = {"width": 360, "height": 800}
+    page = opened(job.get(path, path), bypass_csp=True, viewport=size)
+    page.wait_for_load_state("networkidle")
+    assert found_by_axe(page) == []
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_sign_in_shuts_nobody_out(browser: Any, tmp_path: Path, refused: bool) -> None:
+    with (
+        web(Settings(data_dir=tmp_path, keys="required")) as closed,
+        pages(browser, str(closed.http.base_url)) as open_,
+    ):
+        page = open_("/", bypass_csp=True)
+        page.get_by_role("heading", name="Sign in").wait_for()
+        if refused:
+            page.get_by_label("Key").fill("kgo_6FT15822_nothing")
+            page.keyboard.press("Enter")
+            page.get_by_role("alert").wait_for()
+        assert found_by_axe(page) == []
+
+
+def test_a_job_s_link_is_copied_whole(opened: Opened, job: dict[str, str]) -> None:
+    page = opened(job["failed"], permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy link").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == page.evaluate("location.origin") + job["failed"]
+
+
 def test_nothing_moves_for_who_wants_no_motion(opened: Opened) -> None:
     look = "getComputedStyle(document.documentElement).scrollBehavior"
     assert opened("/", reduced_motion="reduce").evaluate(look) == "auto"
@@ -244,6 +292,12 @@ def test_the_catalogue_is_filtered_by_family_and_opened_by_its_links(opened: Ope
     assert named.get_attribute("open") is not None
     for part in ("When to use it", "Rule, in LaTeX", "Arguments", "Cost", "Paper", "References"):
         assert part in named.inner_text()
+    against = named.locator("h3", has_text="When not to use it")
+    assert "it keeps 20 numbers for each weight" in named.inner_text(), "ten pairs of vectors"
+    assert against.count() == 1
+    adam = page.locator("#adam")
+    adam.locator("summary").click()
+    assert "When not" not in adam.inner_text()
     page.get_by_label("Family").select_option(label="Schedules")
     assert page.get_by_role("heading", name="Optimizers").is_hidden()
     page.locator("#warmup_stable_decay").wait_for()
