@@ -12,6 +12,14 @@ Plain = dict[str, Any]
 # A part of the request, and the field that is to blame where it is wrong as a whole.
 FIELD_OF = {"samples": "samples_count", "summary": "shape", "training": "loss"}
 
+# How pydantic says that a number is out of its range, and how the page does.
+OUT_OF_RANGE = {
+    "Input should be greater than or equal to ": "Give at least ",
+    "Input should be less than or equal to ": "Give at most ",
+    "Input should be greater than ": "Give more than ",
+    "Input should be less than ": "Give less than ",
+}
+
 
 def request_of(form: Mapping[str, str]) -> Plain:
     """What `RecommendationRequest` takes, from the form's texts.
@@ -85,6 +93,14 @@ def faults_of(errors: Sequence[Mapping[str, str]], form: Mapping[str, str]) -> d
     return found
 
 
+def in_words(detail: str) -> str:
+    """What is wrong, for people: how a number is brought into its range."""
+    for said, told in OUT_OF_RANGE.items():
+        if detail.startswith(said):
+            return f"{told}{detail.removeprefix(said)}."
+    return detail
+
+
 def still_filled_in(form: Mapping[str, str]) -> bool:
     """Whether a script follows the form while nobody has pressed a button yet."""
     return bool(form) and "action" not in form
@@ -115,7 +131,7 @@ def _described(form: Mapping[str, str]) -> tuple[Plain, Plain]:
 def _list(form: Mapping[str, str], name: str) -> list[int]:
     parts = form.get(name, "").translate(str.maketrans(",x\N{MULTIPLICATION SIGN}", "   ")).split()
     if not all(part.isdecimal() for part in parts):
-        raise _wrong(name, form[name], "whole numbers such as 28, 28, 1")
+        raise _wrong(name, form[name], "A list of whole numbers such as 28, 28, 1")
     return [int(part) for part in parts]
 
 
@@ -124,7 +140,7 @@ def _whole(form: Mapping[str, str], name: str) -> int | None:
     if not text:
         return None
     if not text.isdecimal():
-        raise _wrong(name, text, "a whole number")
+        raise _wrong(name, text, "A whole number")
     return int(text)
 
 
@@ -137,7 +153,7 @@ def _number(form: Mapping[str, str], name: str) -> float | None:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise _wrong(name, text, "a number")
+        raise _wrong(name, text, "A number")
     return number
 
 
@@ -147,5 +163,5 @@ def _missing(name: str, detail: str) -> ApiError:
 
 
 def _wrong(name: str, text: str, expected: str) -> ApiError:
-    detail = f"{name.replace('_', ' ')}: {expected} is expected, received {text[:40]!r}."
+    detail = f"{expected} is expected, received {text[:40]!r}."
     return error_at(f"/{name}", "validation_failed", detail)

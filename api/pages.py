@@ -18,9 +18,11 @@ from starlette.datastructures import FormData, UploadFile
 from api import errors, present, table
 from api.access import begin_writing
 from api.again import larger
+from api.cautions import cautions
+from api.compressed import compressed
 from api.drawing import drawing
 from api.errors import ApiError, from_refusal, from_validation
-from api.forms import faults_of, request_of, still_filled_in
+from api.forms import faults_of, in_words, request_of, still_filled_in
 from api.gate import Refused
 from api.jobs import Jobs
 from api.library import Library
@@ -41,6 +43,7 @@ templates.env.globals |= {
     "said": words,
     "backends": get_args(Backend),
     "on_backend": on_backend,
+    "cautions": cautions,
     "drawing": drawing,
     "shares": SHARE,
 }
@@ -114,7 +117,7 @@ def again(
 def catalog(request: Request) -> HTMLResponse:
     """Every optimizer and schedule."""
     context = {name: published()[name] for name in ("optimizers", "schedules")}
-    return render(request, "catalog.html", context)
+    return compressed(request, render(request, "catalog.html", context))
 
 
 @router.get("/docs")
@@ -124,7 +127,8 @@ def docs(request: Request) -> HTMLResponse:
         code: {"title": text, "status": errors.STATUS.get(code, errors.REFUSED)}
         for code, text in errors.TITLES.items()
     }
-    return render(request, "docs.html", {"openapi": request.app.openapi(), "errors": known})
+    context = {"openapi": request.app.openapi(), "errors": known}
+    return compressed(request, render(request, "docs.html", context))
 
 
 def missing(request: Request, detail: str) -> HTMLResponse:
@@ -203,7 +207,8 @@ def _problem(error: ApiError | Refused | ValidationError) -> Plain:
     elif isinstance(error, Refused):
         error = from_refusal(error)
     heading = errors.TITLES.get(error.code, error.code)
-    return {"title": heading, "detail": error.detail, "errors": error.errors, "code": error.code}
+    faults = [{**one, "detail": in_words(one["detail"])} for one in error.errors]
+    return {"title": heading, "detail": error.detail, "errors": faults, "code": error.code}
 
 
 def _job(
@@ -217,6 +222,7 @@ def _job(
         "title": title(shown),
         "trials": table.ordered(jobs.trials(row.id), sort, best and best["trial"]),
         "headings": table.headings(sort),
+        "duration": table.duration,
         "memory": lambda trial: table.memory(trial, parameters),
         "again": larger(row.request),
         "problem": problem,

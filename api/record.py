@@ -130,6 +130,7 @@ class Record:
                 "status": "waiting",
                 "attempts": 1,
                 "steps": 0,
+                "seconds": 0.0,
                 "final_loss": None,
                 "val_metric": None,
                 "stopped": None,
@@ -139,6 +140,11 @@ class Record:
             self._trials.append(trial)
             self._notes.trials[position] = trial
         self._move_on(trials_total=len(self._trials))
+
+    def _worked(self, message: Plain) -> None:
+        """Written with what was worked out."""
+        trial = self._trials[message["trial"]]
+        trial["seconds"] = round((trial.get("seconds") or 0.0) + message["seconds"], 4)
 
     def _trained(self, message: Plain) -> None:
         position = message["trial"]
@@ -172,7 +178,14 @@ class Record:
         trial["val_metric"] = loss
         trial["val_curve"] = [*trial["val_curve"], [step, loss]]
         self._notes.trials[position] = trial
-        self._event("trial.judged", trial=trial["id"], index=position, step=step, val_loss=loss)
+        self._event(
+            "trial.judged",
+            trial=trial["id"],
+            index=position,
+            step=step,
+            val_loss=loss,
+            cooled_from=trial["steps"],
+        )
         best = self._progress["best_so_far"]
         if loss is not None and (best is None or step > best["step"] or loss < best["val_loss"]):
             best = {

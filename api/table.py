@@ -40,6 +40,7 @@ COLUMNS: Mapping[str, Column] = {
     "val_loss": Column("Validation loss", True, lambda trial: trial["val_metric"]),
     "train_loss": Column("Training loss", True, lambda trial: trial["final_loss"]),
     "steps": Column("Steps", True, lambda trial: trial["steps"]),
+    "seconds": Column("Time", True, lambda trial: trial.get("seconds")),
     "state": Column("Optimizer state", True, _state),
     "status": Column("How it went", False, lambda trial: trial["status"]),
 }
@@ -55,6 +56,7 @@ CELLS: Mapping[str, Callable[[Plain], Any]] = {
     "status": lambda trial: trial["status"],
     "stopped": lambda trial: trial["stopped"],
     "steps": lambda trial: trial["steps"],
+    "seconds": lambda trial: trial.get("seconds"),
     "training_loss": lambda trial: trial["final_loss"],
     "validation_loss": lambda trial: trial["val_metric"],
     "validation_step": lambda trial: trial["val_curve"][-1][0] if trial["val_curve"] else None,
@@ -110,6 +112,14 @@ def memory(trial: Plain, parameters: int | None) -> str:
     if multiple is None:
         return "not known"
     return f"{multiple:g} times the weights" if size is None else _binary(size)
+
+
+def duration(trial: Plain) -> str:
+    """How long was spent on a trial, in words."""
+    seconds = trial.get("seconds")
+    if seconds is None:
+        return "not known"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:,.0f} s"
 
 
 def _binary(size: float) -> str:

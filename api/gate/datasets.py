@@ -53,7 +53,8 @@ def check_dataset(path: Path, target: str | None = None) -> DatasetFacts:
         return DatasetFacts("parquet", name, arrays, path)
     if _is_text(head):
         written = path.with_name("arrays.npz")
-        return DatasetFacts("npz", None, rewrite_csv(path, written, target), written)
+        arrays, name = rewrite_csv(path, written, target)
+        return DatasetFacts("npz", name, arrays, written)
     arrays = check_npz(path)
     if target:
         raise Refused(

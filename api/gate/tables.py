@@ -73,7 +73,7 @@ class Column:
         self.numbers.append(number)
 
 
-def rewrite_csv(path: Path, into: Path, target: str | None) -> dict[str, ArrayFacts]:
+def rewrite_csv(path: Path, into: Path, target: str | None) -> tuple[dict[str, ArrayFacts], str]:
     """Check a csv file of numbers, and write it as `numpy.savez` would.
 
     The first line names the columns. All columns but the target become x, one row for each line.
@@ -86,7 +86,7 @@ def rewrite_csv(path: Path, into: Path, target: str | None) -> dict[str, ArrayFa
         target: The column to predict; None takes y, target or label, else the last one.
 
     Returns:
-        Facts of x and y, as from `check_npz`.
+        Facts of x and y, as from `check_npz`, and the name of the target.
 
     Raises:
         Refused: When it is too large, no csv, or holds something other than numbers.
@@ -116,7 +116,7 @@ def rewrite_csv(path: Path, into: Path, target: str | None) -> dict[str, ArrayFa
     with zipfile.ZipFile(into, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("x.npy", _npy("<f4", (rows, len(columns)), inputs))
         archive.writestr("y.npy", _targets(labels))
-    return check_npz(into)
+    return check_npz(into), goal.name
 
 
 def _read(path: Path, target: str | None) -> tuple[list[Column], int]:

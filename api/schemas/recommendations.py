@@ -81,6 +81,7 @@ class Trial(Given):
     ]  # fmt: skip
     attempts: int
     steps: int
+    seconds: float | None = Field(default=None, description="Spent on it, compiling included.")
     final_loss: float | None
     val_metric: float | None
     stopped: str | None

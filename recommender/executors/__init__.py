@@ -124,9 +124,10 @@ class Executor(Protocol):
         Args:
             spec: What to do.
             hears: Is called with each message of the probe, in order: `kind` is "said" (text),
-                "planned" (trials), "working" (trial or None, label, key), "trained" (trial, points,
-                rate), "judged" (trial, step, loss), "stopped" (trial, reason) or "spent"
-                (fraction). A trial is its position in the plan; a loss that is not finite is None.
+                "planned" (trials), "working" (trial or None, label, key), "worked" (trial, seconds
+                since the last of these), "trained" (trial, points, rate), "judged" (trial, step,
+                loss), "stopped" (trial, reason) or "spent" (fraction). A trial is its position in
+                the plan; a loss that is not finite is None.
             cancelled: Is asked several times a second; once it says so, the probe is given two
                 seconds to say what it knows, and ended. What it raises ends the probe at once.
             journal: Folder, on the disk that the executor has its own on, that keeps what was

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from recommender.answer import Plain
 from recommender.errors import RequestError
 from recommender.executors.messages import POINTS
+from recommender.executors.seconds import Seconds
 from recommender.progress import Progress
 from recommender.settings import Setting
 
@@ -72,6 +73,7 @@ class Told(Progress):
         self._pipe = pipe
         self._enough = enough
         self._trials: dict[Setting, int] = {}
+        self._seconds = Seconds()
 
     def enough(self) -> bool:
         """Whether the starter has said so."""
@@ -84,9 +86,11 @@ class Told(Progress):
         key = failure_key(setting, os.environ["KERAS_BACKEND"])
         trial = self._trials.get(setting)
         self._pipe.send("working", trial=trial, label=setting.label, key=key)
+        self._seconds.begin(trial)
 
     def said(self, text: str) -> None:
         """Send it on."""
+        self._seconds.end()
         self._pipe.send("said", text=shortened(text))
 
     def planned(self, settings: Sequence[Setting]) -> None:
@@ -109,6 +113,7 @@ class Told(Progress):
         """Send it on, thinned out, for planned probes only."""
         if setting not in self._trials or not len(losses):
             return
+        self._tell_seconds(setting)
         # Means of equal pieces: a curve thins out, it does not lose its noise to chance.
         pieces = np.array_split(losses.astype(np.float64), min(len(losses), POINTS))
         ends = np.cumsum([len(piece) for piece in pieces]) + first
@@ -117,15 +122,23 @@ class Told(Progress):
 
     def judged(self, setting: Setting, step: int, loss: float) -> None:
         """Send it on."""
+        self._tell_seconds(setting)
         self._pipe.send("judged", trial=self._trials[setting], step=step, loss=_plain(loss))
 
     def stopped(self, setting: Setting, reason: str) -> None:
         """Send it on."""
+        self._tell_seconds(setting)
         self._pipe.send("stopped", trial=self._trials[setting], reason=shortened(reason))
 
     def spent(self, fraction: float) -> None:
         """Send it on."""
+        self._seconds.end()
         self._pipe.send("spent", fraction=round(min(1.0, fraction), 4))
+
+    def _tell_seconds(self, setting: Setting) -> None:
+        trial = self._trials[setting]
+        if seconds := round(self._seconds.take(trial), 4):
+            self._pipe.send("worked", trial=trial, seconds=seconds)
 
 
 def _plain(loss: float) -> float | None:

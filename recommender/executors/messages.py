@@ -98,6 +98,7 @@ KINDS: Mapping[str, Mapping[str, Check]] = {
         "label": _text(500),
         "key": _text(4000),
     },
+    "worked": {"trial": _count, "seconds": lambda value: _number(value) and value >= 0},
     "trained": {"trial": _count, "points": _list(_point, POINTS), "rate": _number},
     "judged": {"trial": _count, "step": _count, "loss": _loss},
     "stopped": {"trial": _count, "reason": _text(1000)},

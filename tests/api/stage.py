@@ -11,13 +11,17 @@ from api.leases import Claim, Leases, Notes
 from tests.api.server import DIGITS
 
 Plain = dict[str, Any]
-# Of the trials: candidate, method, arguments, state, steps, training loss, validation loss.
+# Of the trials: candidate, method, arguments, learning rate, state, steps, seconds, training loss,
+# validation loss.
 TRIALS = (
-    ("Adam 0.001", "adam", {}, "stopped_early", 92, 1.25, 1.07),
-    ("AdamW 0.003 weight_decay=0.1", "adamw", {"weight_decay": 0.1}, "completed", 92, 0.52, 0.36),
-    ("SGD 30", "sgd", {}, "diverged", 12, None, None),
-    ("=Newton 1", "newton", {}, "infeasible", 0, None, None),
-)
+    ("Adam 0.001", "adam", {}, 0.001, "stopped_early", 92, 2.5, 1.25, 1.07),
+    (
+        "AdamW 0.003 weight_decay=0.1", "adamw", {"weight_decay": 0.1}, 0.003, "completed", 92,
+        1.75, 0.52, 0.36,
+    ),
+    ("SGD 30", "sgd", {}, 30.0, "diverged", 12, 0.5, None, None),
+    ("=Newton 1", "newton", {}, 1.0, "infeasible", 0, 0.0, None, None),
+)  # fmt: skip
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 
 
@@ -68,16 +72,17 @@ def measured(jobs: Leases, job: str) -> Plain:
 
 
 def _trial(job: str, position: int) -> Plain:
-    label, method, config, status, steps, train, val = TRIALS[position]
+    label, method, config, rate, status, steps, seconds, train, val = TRIALS[position]
     curve: list[Any] = [[step, 2.3 - 0.01 * step] for step in range(0, steps, 4)]
     return {
         "id": f"trl_{job.removeprefix('rec_')}_{position}",
         "index": position,
         "label": label,
-        "optimizer": {"method": method, "learning_rate": 0.003, "config": config},
+        "optimizer": {"method": method, "learning_rate": rate, "config": config},
         "status": status,
         "attempts": 1,
         "steps": steps,
+        "seconds": seconds,
         "final_loss": train,
         "val_metric": val,
         "stopped": None,
@@ -95,8 +100,10 @@ def _events(trials: dict[int, Plain]) -> list[tuple[str, Plain]]:
         found.append(("trial.started", {**place, "label": trial["label"]}))
         step, loss = trial["loss_curve"][-1]
         points = trial["loss_curve"]
-        metric = {**place, "step": step, "loss": loss, "lr": 0.003, "t": 1.0, "points": points}
+        metric = {**place, "step": step, "loss": loss, "t": 1.0, "points": points}
+        metric["lr"] = trial["optimizer"]["learning_rate"]
         found.append(("trial.metric", metric))
         for at, val in trial["val_curve"]:
-            found.append(("trial.judged", {**place, "step": at, "val_loss": val}))
+            rung = {"step": at, "val_loss": val, "cooled_from": trial["steps"]}
+            found.append(("trial.judged", {**place, **rung}))
     return found

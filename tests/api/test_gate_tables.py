@@ -55,7 +55,7 @@ def test_a_csv_file_becomes_the_arrays_that_numpy_reads(
         np.testing.assert_array_equal(kept["y"], expected[:, 3])
         assert kept["y"].dtype == "int64"
     assert facts.arrays["x"].shape == (ROWS, 3)
-    assert (facts.format, facts.target) == ("npz", None)
+    assert (facts.format, facts.target) == ("npz", "y")
 
 
 @pytest.mark.parametrize(

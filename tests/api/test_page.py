@@ -143,6 +143,9 @@ def test_a_sample_is_measured_before_one_s_eyes(opened: Opened, server: Server) 
     )
     rows = page.locator("#table tbody tr")
     assert rows.count() == len(trials)
+    assert all(trial["seconds"] > 0 for trial in trials if trial["steps"])
+    usage = server.get(f"/v1/recommendations/{job}")["usage"]
+    assert sum(trial["seconds"] for trial in trials) < usage["wall_seconds"]
     assert page.locator("#chart .scatterlayer .trace").count() >= len(trials)
 
 
@@ -183,6 +186,40 @@ def test_own_files_are_read_at_once_and_measured(
     wait_for(page, "succeeded")
     job = server.get(f"/v1/recommendations/{page.url.rpartition('/')[2]}")
     assert job["result"]["evidence"]["description"]["parameters"] == 4 * 8 + 8 + 9
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_is_measured(opened: Opened, server: Server, tmp_path: Path, kind: str) -> None:
+    import json
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrays = regression()
+    columns = {name: arrays["x"][:, place] for place, name in enumerate("abcd")}
+    table = pa.table({**columns, "price": arrays["y"][:, 0]})
+    if kind == "parquet":
+        pq.write_table(table, tmp_path / "table.parquet")
+    else:
+        rows = [",".join(table.column_names)]
+        rows += [",".join(map(str, row.values())) for row in table.to_pylist()]
+        (tmp_path / "table.csv").write_text("\n".join(rows))
+    net = network(layer("Dense", units=8, activation="tanh"), layer("Dense", units=1))
+    (tmp_path / "net.json").write_text(json.dumps(net))
+    page = opened()
+    page.get_by_label("My files").check()
+    page.get_by_label("Model", exact=True).set_input_files(tmp_path / "net.json")
+    page.get_by_label("Target column").fill("price")
+    page.get_by_label("Data", exact=True).set_input_files(tmp_path / f"table.{kind}")
+    page.get_by_text("to predict “price”").wait_for()
+    page.get_by_label("Epochs").fill("30")
+    page.get_by_role("button", name="Measure on my data").click()
+    page.wait_for_url("**/recommendations/rec_*")
+    wait_for(page, "succeeded")
+    job = server.get(f"/v1/recommendations/{page.url.rpartition('/')[2]}")
+    described = job["result"]["evidence"]["description"]
+    assert described["parameters"] == 4 * 8 + 8 + 9
+    assert job["result"]["recommended"]["label"] in page.locator("#measured").inner_text()
 
 
 def test_files_are_still_there_for_who_comes_back(opened: Opened, tmp_path: Path) -> None:

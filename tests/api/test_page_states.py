@@ -6,23 +6,20 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.jobs import Jobs
+from api.leases import Leases
 from api.settings import Settings
-from tests.api.browsing import Opened, pages
+from tests.api.browsing import Opened, found_by_axe, pages
 from tests.api.server import until
 from tests.api.stage import STATES, TRIALS, staged
 from tests.api.web import Web, web
 
 pytestmark = pytest.mark.backend_free
 
-# What a page may weigh without the charts' script, in bytes; research/service.md, section 6.
-HEAVIEST = 150_000
-SERIOUS = ("serious", "critical")
 ADVISED = "stable_steps=4620"
 
 
@@ -35,7 +32,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 @pytest.fixture(scope="module")
 def job(running: Web) -> dict[str, str]:
     """A job's path, by its state."""
-    jobs = Jobs(running.store)
+    jobs = Leases(running.store)
     made = {"thorough": staged(running.http, jobs, "failed", tier="thorough")}
     # What waits is made last: a claim takes whatever waits.
     for state in sorted(STATES, key=lambda state: state == "queued"):
@@ -118,6 +115,8 @@ def test_the_table_is_sorted_by_any_column_and_the_best_stays_first(
     assert candidates(page)[0] == adamw
     assert press("Training loss") == "ascending"
     assert candidates(page) == [adamw, adam, sgd, newton], "what has none comes last"
+    assert press("Time") == "ascending"
+    assert candidates(page) == [adamw, newton, sgd, adam]
     assert press("Steps") == "ascending"
     assert candidates(page) == [adamw, newton, sgd, adam]
     page.get_by_role("button", name="Steps").press("Enter")
@@ -136,6 +135,7 @@ def test_what_went_wrong_is_said_in_words(opened: Opened, job: dict[str, str]) -
     assert "not feasible" in rows.filter(has_text="Newton").inner_text()
     # Adam keeps two numbers of 4 bytes for each of the sample's 8 970 weights.
     assert f"{2 * 4 * 8970 / 1024:.3g} KiB" in rows.filter(has_text="Adam 0.001").inner_text()
+    assert "2.5 s" in rows.filter(has_text="Adam 0.001").inner_text()
 
 
 def test_the_trials_are_downloaded_as_csv_without_formulas(
@@ -152,6 +152,7 @@ def test_the_trials_are_downloaded_as_csv_without_formulas(
         "'=Newton 1",
     ]
     assert [row["validation_loss"] for row in rows] == ["1.07", "0.36", "", ""]
+    assert [row["seconds"] for row in rows] == ["2.5", "1.75", "0.5", "0.0"]
     with page.expect_download() as download:
         page.get_by_role("link", name="everything, as JSON").click()
     held = running.http.get(f"/v1{job['succeeded']}").text
@@ -197,21 +198,6 @@ def test_a_cancelled_job_shows_what_was_known_by_then(opened: Opened, job: dict[
 # --- for everybody ---
 
 
-def found_by_axe(page: Any) -> list[str]:
-    """Faults that shut somebody out; in dark, of what the colours change."""
-    source = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
-    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    page.evaluate(source)
-    found = []
-    for scheme, run in (("light", "axe.run()"), ("dark", "axe.run({runOnly: ['color-contrast']})")):
-        page.emulate_media(color_scheme=scheme)
-        for fault in page.evaluate(run)["violations"]:
-            if fault["impact"] in SERIOUS:
-                places = [node["target"] for node in fault["nodes"]]
-                found.append(f"{scheme}: {fault['id']}, {fault['help']}: {places[:5]}")
-    return found
-
-
 @pytest.mark.parametrize("source", ["A sample", "My files", "I describe it"])
 def test_the_form_shuts_nobody_out(opened: Opened, source: str) -> None:
     page = opened("/", bypass_csp=True)
@@ -244,26 +230,57 @@ def test_other_pages_shut_nobody_out(opened: Opened, path: str) -> None:
     assert found_by_axe(page) == []
 
 
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_fault_says_what_to_give_and_leads_to_its_field(opened: Opened, scripts: bool) -> None:
+    page = opened("/", java_script_enabled=scripts)
+    page.get_by_label("Epochs").fill("0")
+    page.get_by_text("More: budget").click()
+    page.get_by_label("Time limit").fill("4000")
+    page.get_by_role("button", name="Measure on my data").click()
+    told = page.get_by_role("alert")
+    told.get_by_text("Epochs: Give at least 1.").wait_for()
+    told.get_by_text("Max seconds: Give at most 3600.").wait_for()
+    assert told.locator("li").count() == 2
+    told.get_by_role("link", name="Max seconds").press("Enter")
+    page.locator("#max_seconds:focus").wait_for()
+    assert page.get_by_label("Epochs").input_value() == "0"
+
+
+@pytest.mark.parametrize("path", ["/", "succeeded"])
+def test_a_narrow_screen_shuts_nobody_out(opened: Opened, job: dict[str, str], path: str) -> None:
+    size = {"width": 360, "height": 800}
+    page = opened(job.get(path, path), bypass_csp=True, viewport=size)
+    page.wait_for_load_state("networkidle")
+    assert found_by_axe(page) == []
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_sign_in_shuts_nobody_out(browser: Any, tmp_path: Path, refused: bool) -> None:
+    with (
+        web(Settings(data_dir=tmp_path, keys="required")) as closed,
+        pages(browser, str(closed.http.base_url)) as open_,
+    ):
+        page = open_("/", bypass_csp=True)
+        page.get_by_role("heading", name="Sign in").wait_for()
+        if refused:
+            page.get_by_label("Key").fill("kgo_6FT15822_nothing")
+            page.keyboard.press("Enter")
+            page.get_by_role("alert").wait_for()
+        assert found_by_axe(page) == []
+
+
+def test_a_job_s_link_is_copied_whole(opened: Opened, job: dict[str, str]) -> None:
+    page = opened(job["failed"], permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy link").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == page.evaluate("location.origin") + job["failed"]
+
+
 def test_nothing_moves_for_who_wants_no_motion(opened: Opened) -> None:
     look = "getComputedStyle(document.documentElement).scrollBehavior"
     assert opened("/", reduced_motion="reduce").evaluate(look) == "auto"
     assert opened("/", reduced_motion="no-preference").evaluate(look) == "smooth"
-
-
-def test_pages_are_light(opened: Opened, job: dict[str, str]) -> None:
-    for path in ("/", job["succeeded"]):
-        weights: dict[str, int] = {}
-        page = opened("about:blank")
-        page.on(
-            "response",
-            lambda answer, into=weights: into.update({answer.url: len(answer.body())}),
-        )
-        page.goto(path)
-        page.wait_for_load_state("networkidle")
-        plotly = [url for url in weights if "plotly" in url]
-        assert len(plotly) == (path != "/")
-        total = sum(size for url, size in weights.items() if url not in plotly)
-        assert total <= HEAVIEST, weights
 
 
 # --- the catalogue ---
@@ -275,6 +292,12 @@ def test_the_catalogue_is_filtered_by_family_and_opened_by_its_links(opened: Ope
     assert named.get_attribute("open") is not None
     for part in ("When to use it", "Rule, in LaTeX", "Arguments", "Cost", "Paper", "References"):
         assert part in named.inner_text()
+    against = named.locator("h3", has_text="When not to use it")
+    assert "it keeps 20 numbers for each weight" in named.inner_text(), "ten pairs of vectors"
+    assert against.count() == 1
+    adam = page.locator("#adam")
+    adam.locator("summary").click()
+    assert "When not" not in adam.inner_text()
     page.get_by_label("Family").select_option(label="Schedules")
     assert page.get_by_role("heading", name="Optimizers").is_hidden()
     page.locator("#warmup_stable_decay").wait_for()

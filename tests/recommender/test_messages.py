@@ -25,6 +25,7 @@ GOOD: list[dict[str, Any]] = [
     {"kind": "trained", "trial": 1, "points": [[10, 0.5], [20, None]], "rate": 1e-3},
     {"kind": "judged", "trial": 0, "step": 20, "loss": None},
     {"kind": "stopped", "trial": 0, "reason": "place 3 of 4"},
+    {"kind": "worked", "trial": 0, "seconds": 0.25},
     {"kind": "spent", "fraction": 1.0},
     {"kind": "result", "result": {"recommended": {}}, "usage": USAGE},
     {"kind": "failed", "code": "data_rejected", "detail": "no", "usage": USAGE},

@@ -1,4 +1,4 @@
-// Copy buttons: `data-copy` names the element whose text they take.
+// Copy buttons: `data-copy` names the element whose text they take, or whose address if it is a link.
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-copy]");
@@ -6,7 +6,7 @@ document.addEventListener("click", async (event) => {
   const source = document.getElementById(button.dataset.copy);
   const label = (button.dataset.label ??= button.textContent);
   try {
-    await navigator.clipboard.writeText(source.textContent);
+    await navigator.clipboard.writeText(source.href ?? source.textContent);
     button.textContent = "Copied";
   } catch {
     // No clipboard over plain HTTP or without permission: select it, so that the keyboard can.

@@ -1,10 +1,11 @@
 // The form: sent whenever it changes, for the answer to it as it stands, or because a button is pressed.
 
-import { byId } from "/static/dom.js";
+import { byId, say } from "/static/dom.js";
 import { load, update } from "/static/page.js";
 import { watchUpload } from "/static/upload.js";
 
 const TYPING_MS = 250;
+const AGAIN_MS = 3000;
 
 const form = byId("ask");
 const files = [...form.querySelectorAll("input[type=file]")];
@@ -20,7 +21,13 @@ async function send(button) {
   const page = await load("/", { method: "POST", body });
   if (page?.movedTo) {
     location.assign(page.movedTo);
-  } else if (page && mine === sent) {
+  } else if (mine !== sent) {
+    return;
+  } else if (!page) {
+    byId("answer").hidden = true; // it is to an earlier form
+    say(byId("answer-state"), "There is no answer at the moment; it is asked for again.");
+    timer = setTimeout(() => send(null), AGAIN_MS);
+  } else {
     update(page.main);
     form.querySelector("details [aria-invalid]")?.closest("details").setAttribute("open", "");
   }

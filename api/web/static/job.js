@@ -22,11 +22,15 @@ const on = {
     if (reason in RESTARTS) log(RESTARTS[reason]);
   },
   "trial.started": ({ index, label }) => (curve(index).label = label),
-  "trial.metric"({ index, points: fresh, loss }) {
+  "trial.metric"({ index, points: fresh, loss, lr }) {
     curve(index).losses.push(...fresh);
+    curve(index).rate = lr;
     curve(index).diverged ||= loss === null;
   },
-  "trial.judged": ({ index, step, val_loss }) => curve(index).judged.push([step, val_loss]),
+  "trial.judged"({ index, step, val_loss, cooled_from: from }) {
+    curve(index).judged.push([step, val_loss]);
+    if (from < step) curve(index).cooled.push([from, step]);
+  },
   "trial.finished"() {},
   progress() {},
   log: ({ text }) => log(text),
@@ -34,7 +38,7 @@ const on = {
 };
 
 function curve(index) {
-  const blank = { index, label: `trial ${index}`, losses: [], judged: [], diverged: false };
+  const blank = { index, label: `trial ${index}`, losses: [], judged: [], cooled: [], rate: null, diverged: false };
   if (!curves.has(index)) curves.set(index, blank);
   return curves.get(index);
 }
@@ -113,6 +117,7 @@ window.gradopt = { points: () => points };
 byId("cancel").addEventListener("submit", cancel);
 byId("sorting").addEventListener("submit", sort);
 byId("plotly").addEventListener("load", soon);
+byId("rates").addEventListener("change", soon);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", soon);
 tellState();
 follow();

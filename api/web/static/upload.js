@@ -18,6 +18,10 @@ export function watchUpload(input, changed) {
     told.dataset.kept = ""; // until the server has something to say
     told.classList.toggle("failed", failed);
     told.textContent = text;
+    // The server does not know of a file that it has not taken.
+    input.toggleAttribute("data-kept", failed);
+    if (failed) input.ariaInvalid = "true";
+    else input.removeAttribute("aria-invalid");
   }
 
   async function send() {
