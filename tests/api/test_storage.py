@@ -1,4 +1,4 @@
-"""A disk that is full, a ledger that is locked or read-only: said, and got over."""
+"""A disk that is full, a ledger that is locked or read-only, damaged files: said, and got over."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from recommender.executors import jail
+from api.jobs import Jobs
+from api.leases import Leases
+from api.settings import Settings
+from api.store import Store
+from api.worker import Worker
+from recommender.executors import Executor, jail
 from tests.api.fleet import LEASE, Fleet, fleet
+from tests.api.quick import SPEC, Quick
 from tests.api.server import DIGITS, npz, regression, until
 
 pytestmark = [
@@ -113,3 +120,47 @@ def test_a_disk_that_can_only_be_read_answers_reads_and_refuses_writes(steady: F
         steady.stop("web")
         steady.start("web")
     assert_recovered(steady)
+
+
+@pytest.mark.parametrize("damage", ["one digit", "cut off", "gone"])
+def test_an_upload_that_has_changed_on_the_disk_is_not_trained_on(
+    damage: str, tmp_path: Path
+) -> None:
+    """A digit that flips in a table is a valid table: only the checksum tells."""
+
+    def starts(backend: str) -> Executor:
+        return Quick(backend)
+
+    store = Store(Settings(data_dir=tmp_path, sandbox="off"))
+    store.migrate()
+    table = b"x,y\n" + b"".join(b"%d,%d\n" % (n, 2 * n) for n in range(20))
+
+    def kept() -> str:
+        file = tmp_path / "table"
+        file.write_bytes(table)
+        digest = store.digest(file)
+        store.keep(file, digest)
+        return digest
+
+    digest = kept()
+    blob = store.blob(digest)
+    if damage == "gone":
+        blob.unlink()
+    else:
+        blob.write_bytes(table.replace(b"7,14", b"7,15") if "digit" in damage else table[:-9])
+    data = {"kind": "blob", "sha256": digest, "format": "csv", "target": "y"}
+    jobs, worker = Leases(store), Worker(store.settings, starts)
+
+    def outcome() -> tuple[str, str | None]:
+        job = Jobs(store).create({}, {**SPEC, "data": data}, "jax", {})
+        claim = jobs.claim(worker.id)
+        assert claim is not None
+        worker._work(claim)
+        row = jobs.get(job)
+        assert row is not None
+        return row.status, row.reason_code
+
+    assert outcome() == ("failed", "data_damaged")
+    kept()
+    assert outcome() == ("succeeded", None), "the same upload again mends it"
+    store.close()
