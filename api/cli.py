@@ -63,6 +63,7 @@ def web(descriptor: int, data_dir: DataDir = None) -> None:
 
     from api import gauges, logs
     from api.app import create_app
+    from api.graceful import Graceful
 
     logs.configure()
     listening = socket.socket(fileno=descriptor)
@@ -77,7 +78,7 @@ def web(descriptor: int, data_dir: DataDir = None) -> None:
         server_header=False,
         h11_max_incomplete_event_size=16 * 1024,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    Graceful(config).run(sockets=[listening])
 
 
 @contextlib.contextmanager
