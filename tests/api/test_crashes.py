@@ -18,6 +18,7 @@ import pytest
 
 from tests.api.fleet import LEASE, REAL, Fleet, fleet, kills_at_random
 from tests.api.ledger import assert_sound
+from tests.api.release import sizes
 from tests.api.server import until
 
 pytestmark = [
@@ -26,7 +27,10 @@ pytestmark = [
 ]
 # What a takeover may take beside the lease.
 TAKEOVER = 5.0
-RELEASE = pytest.mark.slow
+# Asked for at a time where thousands are.
+BATCH = 100
+# A pool of connections fills as threads meet: fifteen at three files each, for each of two.
+POOLS = 90
 
 
 def assert_none_lost(made: Fleet, accepted: list[str], seconds: float) -> None:
@@ -36,7 +40,7 @@ def assert_none_lost(made: Fleet, accepted: list[str], seconds: float) -> None:
     assert set(made.ended(sorted(rows), seconds)) == {"succeeded"}
 
 
-@pytest.mark.parametrize("kills", [22, pytest.param(960, marks=RELEASE)])
+@pytest.mark.parametrize("kills", sizes(22, 500))
 def test_kills_at_random_times_lose_and_double_nothing(kills: int, tmp_path: Path) -> None:
     slots = {"KGO_SLOTS": "4", "QUICK_PAUSE": "0.03", "QUICK_PIECES": "8"}
     with fleet(tmp_path / "data", 2, **slots) as made:
@@ -48,13 +52,13 @@ def test_kills_at_random_times_lose_and_double_nothing(kills: int, tmp_path: Pat
         assert max(taken) < LEASE + TAKEOVER
 
 
-@pytest.mark.parametrize("kills", [28, pytest.param(500, marks=RELEASE)])
+@pytest.mark.parametrize("kills", sizes(28, 500))
 def test_kills_in_the_middle_of_real_probes_lose_and_double_nothing(
     kills: int, tmp_path: Path
 ) -> None:
     with fleet(tmp_path / "data", 1, REAL) as made:
         accepted, _, during = kills_at_random(made, kills, (0.0, 3.0), live=1, seed=kills)
-        assert during >= 25
+        assert during >= min(25, kills / 2)
         assert_none_lost(made, accepted, 240)
         results = [made.jobs.get(job) for job in accepted]
         assert all(r is not None and r.result["recommended"] for r in results)
@@ -102,7 +106,7 @@ def test_a_worker_that_slept_too_long_writes_nothing(wakes: str, tmp_path: Path)
         assert made.processes[name].poll() is None, "it goes on with other jobs"
 
 
-@pytest.mark.parametrize("breaks", [50, pytest.param(1000, marks=RELEASE)])
+@pytest.mark.parametrize("breaks", sizes(50, 1000))
 def test_a_stream_put_together_from_pieces_is_the_ledger(breaks: int, tmp_path: Path) -> None:
     pieces = str(2 * breaks)
     chance = random.Random(breaks)  # noqa: S311 - no secret
@@ -146,7 +150,7 @@ def read(made: Fleet, path: str, last: int, most: int | None) -> Iterator[tuple[
                 return
 
 
-@pytest.mark.parametrize("jobs", [200, pytest.param(10_000, marks=RELEASE)])
+@pytest.mark.parametrize("jobs", sizes(200, 10_000))
 def test_many_jobs_leave_nothing_behind(jobs: int, tmp_path: Path) -> None:
     quick = {"QUICK_PAUSE": "0", "QUICK_PIECES": "2", "KGO_SLOTS": "4", "KGO_POLL_SECONDS": "0.02"}
     with fleet(tmp_path / "data", 1, **quick) as made:
@@ -154,9 +158,7 @@ def test_many_jobs_leave_nothing_behind(jobs: int, tmp_path: Path) -> None:
         before = used(made)
         done(made, jobs)
         for name, (files, memory, children) in used(made).items():
-            # The pool of connections fills as threads meet, at three files each; a leak leaves one
-            # file or more for every job.
-            assert files <= before[name][0] + jobs / 5, f"open files of {name}"
+            assert files <= before[name][0] + min(POOLS, jobs / 5), f"open files of {name}"
             assert memory < before[name][1] + 30 * 2**20, f"memory of {name}"
             assert children == before[name][2]
         scratch = [path for path in made.settings.scratch.rglob("*") if path.name != "journal"]
@@ -165,8 +167,9 @@ def test_many_jobs_leave_nothing_behind(jobs: int, tmp_path: Path) -> None:
 
 def done(made: Fleet, number: int) -> None:
     """So many jobs, to their end."""
-    ids = [made.ask(seed=seed) for seed in range(number)]
-    assert set(made.ended([job for job in ids if job], 300)) == {"succeeded"}
+    for begin in range(0, number, BATCH):
+        ids = [made.ask(seed=seed) for seed in range(begin, min(number, begin + BATCH))]
+        assert set(made.ended([job for job in ids if job])) == {"succeeded"}
 
 
 def used(made: Fleet) -> dict[str, tuple[int, int, int]]:

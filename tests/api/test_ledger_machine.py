@@ -29,14 +29,14 @@ from api.caller import Caller
 from api.jobs import NO_PROGRESS, InUse, Jobs, QueueFull, QuotaExceeded
 from api.leases import Claim, Leases, Notes
 from api.settings import Settings
-from api.store import Store, events, jobs, trials
+from api.store import Store, events, jobs, trials, workers
 from api.transitions import ENDED, HELD, LIVE
 from tests.api.crowded import Crowded
 from tests.api.ledger import assert_sound
 
 pytestmark = pytest.mark.backend_free
 
-LEASE, ATTEMPTS, MOST_QUEUED, MOST_LIVE = 10.0, 3, 4, 3
+LEASE, ATTEMPTS, MOST_QUEUED, MOST_LIVE = 10.0, 2, 4, 3
 WORKERS = st.sampled_from(["a", "b"])
 # A claim, counted from the last one.
 RECENT = st.integers(0, 3)
@@ -283,6 +283,8 @@ class Ledger(RuleBasedStateMachine):
                 self._back_again(row, row.attempt - 1)
             else:
                 assert self._row(row.id) == row
+        with self.beside.read() as connection:
+            assert worker not in connection.scalars(sa.select(workers.c.id)).all()
 
     @rule(seconds=st.floats(0.1, 2 * LEASE))
     def wait(self, seconds: float) -> None:
@@ -294,16 +296,9 @@ class Ledger(RuleBasedStateMachine):
         """Somebody sets the clock."""
         self.now += seconds
 
-    @rule(elsewhere=st.booleans(), wakes=WORKERS | st.none())
-    def reap(self, wakes: str | None, *, elsewhere: bool) -> None:
-        """Leases are watched; a worker may give a sign of life at this very moment."""
-        if elsewhere:
-            self._reap(self.others)
-        elif wakes is None:
-            self._reap(self.leases)
-        else:
-            with self.store.meanwhile(lambda: self._beat(self.others, wakes)):
-                self._reap(self.leases)
+    @rule(elsewhere=st.booleans())
+    def reap(self, *, elsewhere: bool) -> None:
+        self._reap(self.others if elsewhere else self.leases)
 
     def _reap(self, leases: Leases) -> None:
         before = self._rows(*HELD)
@@ -321,13 +316,20 @@ class Ledger(RuleBasedStateMachine):
             else:
                 self._back_again(row, row.attempt)
 
-    @rule(worker=WORKERS)
-    def silence(self, worker: str) -> None:
-        """Whatever is held is given up once nobody has been heard of for a lease; one goes on."""
+    @rule(worker=WORKERS, wakes=WORKERS | st.none())
+    def silence(self, worker: str, wakes: str | None) -> None:
+        """Whatever is held is given up once nobody has been heard of for a lease; one goes on.
+
+        A worker may give a sign of life at the very moment at which it is taken for dead.
+        """
         self._reap(self.leases)
         self.wait(LEASE + 5)
-        self._reap(self.leases)
-        assert not self._rows(*HELD)
+        if wakes is None:
+            self._reap(self.leases)
+        else:
+            with self.store.meanwhile(lambda: self._beat(self.others, wakes)):
+                self._reap(self.leases)
+        assert {row.worker for row in self._rows(*HELD)} <= {wakes}
         self.claim(worker)
 
     @invariant()
