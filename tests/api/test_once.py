@@ -92,6 +92,24 @@ def test_what_was_refused_is_not_kept(web: Inside) -> None:
     assert good.status_code == 202
 
 
+def test_a_full_queue_still_answers_what_was_asked_before(tmp_path: Path) -> None:
+    with inside(tmp_path, max_queued=1) as web:
+        first = web.ask("POST", "/v1/recommendations", json=DIGITS, **named("a"))
+        assert web.ask("POST", "/v1/recommendations", json=DIGITS).json()["code"] == "queue_full"
+        again = web.ask("POST", "/v1/recommendations", json=DIGITS, **named("a"))
+    assert (again.status_code, again.content) == (202, first.content)
+
+
+def test_the_column_to_predict_is_part_of_the_request(web: Inside) -> None:
+    files = {"file": ("d.csv", b"x,y\n" + b"1,2\n" * 20)}
+    first, other = (
+        web.ask("POST", "/v1/datasets", files=files, data={"target": target}, **named("a"))
+        for target in ("y", "x")
+    )
+    assert first.status_code == 201
+    assert other.json()["code"] == "idempotency_key_reused"
+
+
 def test_after_a_day_the_key_is_free(web: Inside) -> None:
     first = web.ask("POST", "/v1/models", json=NET, **named("a")).json()["id"]
     with web.store.write() as connection:
