@@ -154,6 +154,21 @@ def test_a_sign_of_life_keeps_a_lease(jobs: Leases) -> None:
     assert jobs.workers_alive() == 1
 
 
+def test_workers_that_are_long_silent_are_forgotten(store: Store) -> None:
+    now = [1e9]
+    jobs = Leases(store, clock=lambda: now[0], ticks=lambda: now[0])
+    jobs.beat("of last week")
+    now[0] += 20 * LEASE
+    create(jobs)
+    claimed(jobs, "dead")
+    jobs.reap()
+    now[0] += 2 * LEASE
+    jobs.beat("alive")
+    jobs.reap()
+    with store.read() as connection:
+        assert list(connection.scalars(sa.select(tables.workers.c.id))) == ["alive"]
+
+
 def test_a_job_that_loses_its_worker_too_often_fails(jobs: Leases) -> None:
     job = create(jobs)
     for attempt in (1, 2):
