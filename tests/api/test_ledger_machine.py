@@ -220,6 +220,8 @@ class Ledger(RuleBasedStateMachine):
         else:
             assert after is not None
             assert after.status == asked[before.status]
+        Jobs(self.store, who, clock=lambda: self.now).cancel(job)
+        assert self._row(job) == after, "asked twice is asked once"
 
     @rule(job=made, who=WHO)
     def delete(self, job: str, who: Caller) -> None:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from api.janitor import sweep
 from api.jobs import Jobs
 from api.settings import Settings
 from api.store import Store, idempotency
@@ -119,6 +120,17 @@ def test_after_a_day_the_key_is_free(web: Inside) -> None:
     assert again.json()["id"] != first
     with web.store.read() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(idempotency)) == 1
+
+
+def test_the_sweep_forgets_answers_of_yesterday_and_no_others(web: Inside) -> None:
+    for key in ("old", "young"):
+        web.ask("POST", "/v1/models", json=NET, **named(key))
+    with web.store.write() as connection:
+        old = idempotency.update().where(idempotency.c.key == "old")
+        connection.execute(old.values(created_at=time.time() - 24 * 3600 - 1))
+    sweep(web.store)
+    with web.store.read() as connection:
+        assert list(connection.scalars(sa.select(idempotency.c.key))) == ["young"]
 
 
 def test_two_hundred_at_once_make_one_job_though_the_server_is_killed(tmp_path: Path) -> None:
