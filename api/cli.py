@@ -63,6 +63,7 @@ def web(descriptor: int, data_dir: DataDir = None) -> None:
 
     from api import gauges, logs
     from api.app import create_app
+    from api.graceful import Graceful
     from api.patience import protocol
 
     logs.configure()
@@ -78,7 +79,7 @@ def web(descriptor: int, data_dir: DataDir = None) -> None:
         timeout_graceful_shutdown=5,
         server_header=False,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    Graceful(config).run(sockets=[listening])
 
 
 @contextlib.contextmanager

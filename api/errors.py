@@ -25,6 +25,7 @@ MEDIA_TYPE = "application/problem+json"
 # Input is repeated in messages up to here.
 LONGEST_ECHO = 200
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NO_WRITING = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
 
 STATUS: dict[str, int] = {
     "malformed_json": 400,
@@ -142,13 +143,14 @@ def too_slow(settings: Settings) -> HTTPException:
     )
 
 
-def unavailable(error: OperationalError) -> ApiError:
-    """The error for a ledger that does not answer."""
+def unavailable(error: OperationalError | OSError) -> ApiError:
+    """The error for a ledger, or its folder, that does not answer or cannot be written."""
     logger.error("database: %s", error)
     metrics.DATABASE_ERRORS.inc()
     return ApiError(
         "database_unavailable",
-        "The ledger is locked or its disk is full. Nothing was changed; try again.",
+        "The ledger is locked, or its disk is full or cannot be written. Nothing was changed; try "
+        "again.",
         headers={"Retry-After": "2"},
     )
 
@@ -252,6 +254,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(OSError)
     async def on_system(request: Request, error: OSError) -> JSONResponse:
+        if error.errno in NO_WRITING:
+            return problem(request, unavailable(error))
         if error.errno not in NO_SPACE:
             return await on_bug(request, error)
         logger.error("no space: %s", error)

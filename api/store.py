@@ -247,6 +247,13 @@ class Store:
         """Where a kept file lies."""
         return self.settings.blobs / digest[:2] / digest
 
+    def intact(self, digest: str) -> bool:
+        """Whether a kept file is there, and is still what was kept."""
+        try:
+            return self.digest(self.blob(digest)) == digest
+        except OSError:
+            return False
+
     def expiry(self, now: float) -> float | None:
         """When what is made at this time expires; None where nothing does."""
         days = self.settings.keep_days

@@ -35,6 +35,10 @@ MOST_INFEASIBLE = 4
 # Between two tries while the ledger cannot be written, and between two looks for leftovers.
 PATIENCE_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
+DAMAGED = (
+    "The data set's file on the service's disk is no longer what was uploaded. Upload it again, "
+    "then ask again."
+)
 
 
 class Dropped(Exception):
@@ -171,6 +175,8 @@ class Worker:
         refused = self._sandbox.refuses(self._spec(claim.spec))
         if refused is not None:
             return Outcome("failed", None, "sandbox_unavailable", refused, {})
+        if self._damaged(claim.spec["data"]):
+            return Outcome("failed", None, "data_damaged", DAMAGED, {})
         record = Record(claim, self._jobs)
         journal = scratch.journal(self._settings.scratch, claim.id, claim.fence)
         failed: dict[str, str] = {}
@@ -238,6 +244,13 @@ class Worker:
                 "path": str(self._store.blob(data["sha256"]).resolve()),
             }
         return ProbeSpec(**{**spec, "data": data, "include": tuple(spec["include"])})
+
+    def _damaged(self, data: Plain) -> bool:
+        """Whether an uploaded file has changed on the disk, or is gone.
+
+        Numbers in a table carry no checksum of their own, so a probe would not see it.
+        """
+        return data["kind"] == "blob" and not self._store.intact(data["sha256"])
 
     def _patiently(self, step: Callable[[], None]) -> bool:
         """Do a step, again and again while the ledger cannot be written; False if told to stop."""

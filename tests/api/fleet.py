@@ -77,10 +77,11 @@ class Fleet:
         until(lambda: self.http.get("/livez").status_code == 200, "it answers")
         until(self.up, "the workers are there", 60)
 
-    def start(self, name: str) -> None:
-        """Start a process."""
+    def start(self, name: str, module: str | None = None) -> None:
+        """Start a process; `module` runs in the place of its own."""
+        option, own, *arguments = self._programs[name]
         self.processes[name] = subprocess.Popen(
-            [sys.executable, *self._programs[name]],
+            [sys.executable, option, module or own, *arguments],
             cwd=ROOT,
             env=self._environment,
             pass_fds=(self._listening.fileno(),),
@@ -88,6 +89,12 @@ class Fleet:
             stdout=self._log,
             stderr=self._log,
         )
+
+    def stop(self, name: str) -> None:
+        """Ask a process to end in order, and wait for that."""
+        process = self.processes[name]
+        process.terminate()
+        self._bury(process)
 
     def kill(self, name: str) -> tuple[float, list[str]]:
         """`kill -9`, and start it again.

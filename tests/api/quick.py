@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from api.__main__ import end_with_supervisor
+from api.examples import answers
 from api.settings import Settings
 from api.worker import Worker
 from recommender.executors import Outcome, ProbeSpec
 
 Plain = dict[str, Any]
 TRIALS = 3
+ADVICE = answers()["give_advice"]
 SPEC = {
     "model": {"kind": "sample", "name": "digits"},
     "data": {"kind": "sample", "name": "digits"},
@@ -64,12 +66,17 @@ class Quick:
         for number, message in enumerate(said(spec.seed, self._pieces)):
             time.sleep(self._pause)
             if cancelled():
-                return Outcome("cancelled", {"known": number}, "cancelled", "On request.", {})
+                return Outcome("cancelled", answer(known=number), "cancelled", "On request.", {})
             hears(message)
-        return Outcome("succeeded", {"seed": spec.seed}, None, None, {"cpu_seconds": 0.0})
+        return Outcome("succeeded", answer(seed=spec.seed), None, None, {"cpu_seconds": 0.0})
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+def answer(**found: int) -> Plain:
+    """A result as callers are given it, for they may ask as soon as it is there."""
+    return {**ADVICE, **found}
 
 
 def said(seed: int, pieces: int) -> Iterator[Plain]:

@@ -1,4 +1,4 @@
-"""Kills at random, sleepers, full disks, locked ledgers, broken streams: jobs are never lost."""
+"""Kills at random, sleepers, broken streams, ten thousand jobs: none is lost, nothing is left."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +18,9 @@ import pytest
 
 from tests.api.fleet import LEASE, REAL, Fleet, fleet, kills_at_random
 from tests.api.ledger import assert_sound
-from tests.api.server import DIGITS, npz, regression, until
+from tests.api.quick import answer
+from tests.api.release import sizes
+from tests.api.server import until
 
 pytestmark = [
     pytest.mark.backend_free,
@@ -27,15 +28,10 @@ pytestmark = [
 ]
 # What a takeover may take beside the lease.
 TAKEOVER = 5.0
-RELEASE = pytest.mark.slow
-SAYS_FULL = (503, 507)
-
-
-@pytest.fixture(scope="module")
-def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """A fleet that is left as it was found."""
-    with fleet(tmp_path_factory.mktemp("steady") / "data", 1, QUICK_PAUSE="0.02") as made:
-        yield made
+# Asked for at a time where thousands are.
+BATCH = 100
+# A pool of connections fills as threads meet: fifteen at three files each, for each of two.
+POOLS = 90
 
 
 def assert_none_lost(made: Fleet, accepted: list[str], seconds: float) -> None:
@@ -45,7 +41,7 @@ def assert_none_lost(made: Fleet, accepted: list[str], seconds: float) -> None:
     assert set(made.ended(sorted(rows), seconds)) == {"succeeded"}
 
 
-@pytest.mark.parametrize("kills", [22, pytest.param(960, marks=RELEASE)])
+@pytest.mark.parametrize("kills", sizes(22, 500))
 def test_kills_at_random_times_lose_and_double_nothing(kills: int, tmp_path: Path) -> None:
     slots = {"KGO_SLOTS": "4", "QUICK_PAUSE": "0.03", "QUICK_PIECES": "8"}
     with fleet(tmp_path / "data", 2, **slots) as made:
@@ -57,13 +53,13 @@ def test_kills_at_random_times_lose_and_double_nothing(kills: int, tmp_path: Pat
         assert max(taken) < LEASE + TAKEOVER
 
 
-@pytest.mark.parametrize("kills", [28, pytest.param(500, marks=RELEASE)])
+@pytest.mark.parametrize("kills", sizes(28, 500))
 def test_kills_in_the_middle_of_real_probes_lose_and_double_nothing(
     kills: int, tmp_path: Path
 ) -> None:
     with fleet(tmp_path / "data", 1, REAL) as made:
         accepted, _, during = kills_at_random(made, kills, (0.0, 3.0), live=1, seed=kills)
-        assert during >= 25
+        assert during >= min(25, kills / 2)
         assert_none_lost(made, accepted, 240)
         results = [made.jobs.get(job) for job in accepted]
         assert all(r is not None and r.result["recommended"] for r in results)
@@ -106,12 +102,12 @@ def test_a_worker_that_slept_too_long_writes_nothing(wakes: str, tmp_path: Path)
         after = made.jobs.get(job)
         assert after is not None
         assert after.fence == before.fence, "the second attempt is the last"
-        assert (after.status, after.result) == ("succeeded", {"seed": 1})
+        assert (after.status, after.result) == ("succeeded", answer(seed=1))
         assert_sound(made.jobs, job)
         assert made.processes[name].poll() is None, "it goes on with other jobs"
 
 
-@pytest.mark.parametrize("breaks", [50, pytest.param(1000, marks=RELEASE)])
+@pytest.mark.parametrize("breaks", sizes(50, 1000))
 def test_a_stream_put_together_from_pieces_is_the_ledger(breaks: int, tmp_path: Path) -> None:
     pieces = str(2 * breaks)
     chance = random.Random(breaks)  # noqa: S311 - no secret
@@ -155,46 +151,7 @@ def read(made: Fleet, path: str, last: int, most: int | None) -> Iterator[tuple[
                 return
 
 
-def test_a_full_disk_is_said_and_recovered_from(steady: Fleet) -> None:
-    running = steady.ask(seed=1)
-    assert running is not None
-    until(lambda: steady.jobs.trials(running), "it runs")
-    steady.limit_files(4096)
-    try:
-        response = steady.http.post("/v1/recommendations", json=DIGITS)
-        assert response.status_code in SAYS_FULL, response.text
-        assert response.headers["content-type"] == "application/problem+json"
-        upload = steady.http.post("/v1/datasets", files={"file": npz(**regression())})
-        assert upload.status_code == 507
-        assert upload.json()["code"] == "storage_full"
-        assert steady.http.get("/livez").status_code == 200
-        assert steady.http.get(f"/v1/recommendations/{running}").status_code == 200
-        time.sleep(2 * LEASE)
-    finally:
-        steady.limit_files(-1)
-    assert steady.ended([running]) == ["succeeded"]
-    later = steady.ask(seed=2)
-    assert later is not None
-    assert steady.ended([later]) == ["succeeded"]
-    assert all(process.poll() is None for process in steady.processes.values())
-
-
-def test_a_locked_ledger_is_said_and_recovered_from(steady: Fleet) -> None:
-    running = steady.ask(seed=3)
-    assert running is not None
-    until(lambda: steady.jobs.trials(running), "it runs")
-    ledger = steady.settings.data_dir / "ledger.sqlite3"
-    with contextlib.closing(sqlite3.connect(ledger, isolation_level=None)) as somebody:
-        somebody.execute("BEGIN IMMEDIATE")
-        response = steady.http.post("/v1/recommendations", json=DIGITS)
-        assert response.status_code == 503
-        assert response.json()["code"] == "database_unavailable"
-        assert steady.http.get(f"/v1/recommendations/{running}").status_code == 200
-    assert steady.ended([running]) == ["succeeded"]
-    assert all(process.poll() is None for process in steady.processes.values())
-
-
-@pytest.mark.parametrize("jobs", [200, pytest.param(10_000, marks=RELEASE)])
+@pytest.mark.parametrize("jobs", sizes(200, 10_000))
 def test_many_jobs_leave_nothing_behind(jobs: int, tmp_path: Path) -> None:
     quick = {"QUICK_PAUSE": "0", "QUICK_PIECES": "2", "KGO_SLOTS": "4", "KGO_POLL_SECONDS": "0.02"}
     with fleet(tmp_path / "data", 1, **quick) as made:
@@ -202,9 +159,7 @@ def test_many_jobs_leave_nothing_behind(jobs: int, tmp_path: Path) -> None:
         before = used(made)
         done(made, jobs)
         for name, (files, memory, children) in used(made).items():
-            # The pool of connections fills as threads meet, at three files each; a leak leaves one
-            # file or more for every job.
-            assert files <= before[name][0] + jobs / 5, f"open files of {name}"
+            assert files <= before[name][0] + min(POOLS, jobs / 5), f"open files of {name}"
             assert memory < before[name][1] + 30 * 2**20, f"memory of {name}"
             assert children == before[name][2]
         scratch = [path for path in made.settings.scratch.rglob("*") if path.name != "journal"]
@@ -213,8 +168,9 @@ def test_many_jobs_leave_nothing_behind(jobs: int, tmp_path: Path) -> None:
 
 def done(made: Fleet, number: int) -> None:
     """So many jobs, to their end."""
-    ids = [made.ask(seed=seed) for seed in range(number)]
-    assert set(made.ended([job for job in ids if job], 300)) == {"succeeded"}
+    for begin in range(0, number, BATCH):
+        ids = [made.ask(seed=seed) for seed in range(begin, min(number, begin + BATCH))]
+        assert set(made.ended([job for job in ids if job])) == {"succeeded"}
 
 
 def used(made: Fleet) -> dict[str, tuple[int, int, int]]:

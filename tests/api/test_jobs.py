@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from api import store as tables
 from api.caller import ANYBODY_HERE
+from api.errors import ApiError
 from api.jobs import Jobs, QueueFull
 from api.leases import Claim, Leases, Notes
 from api.library import Library
@@ -152,6 +153,40 @@ def test_a_sign_of_life_keeps_a_lease(jobs: Leases) -> None:
         jobs.reap()
     assert status(jobs, job) == "running"
     assert jobs.workers_alive() == 1
+
+
+def test_workers_that_are_long_silent_are_forgotten(store: Store) -> None:
+    now = [1e9]
+    jobs = Leases(store, clock=lambda: now[0], ticks=lambda: now[0])
+    jobs.beat("of last week")
+    now[0] += 20 * LEASE
+    create(jobs)
+    claimed(jobs, "dead")
+    jobs.reap()
+    now[0] += 2 * LEASE
+    jobs.beat("alive")
+    jobs.reap()
+    with store.read() as connection:
+        assert list(connection.scalars(sa.select(tables.workers.c.id))) == ["alive"]
+
+
+def test_a_worker_of_the_future_is_not_alive(store: Store) -> None:
+    now = [1e9]
+    jobs = Leases(store, clock=lambda: now[0])
+    jobs.beat("before the clock was set back")
+    assert jobs.workers_alive() == 1
+    now[0] -= 3600
+    assert jobs.workers_alive() == 0
+
+
+def test_nothing_is_asked_for_while_the_disk_is_nearly_full(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "free_share", lambda: 0.01)
+    with pytest.raises(ApiError) as refused:
+        create(Jobs(store))
+    assert refused.value.code == "storage_full"
+    assert not Jobs(store).newest(1, None)
 
 
 def test_a_job_that_loses_its_worker_too_often_fails(jobs: Leases) -> None:

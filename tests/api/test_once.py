@@ -15,6 +15,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from api.janitor import sweep
 from api.jobs import Jobs
 from api.settings import Settings
 from api.store import Store, idempotency
@@ -92,6 +93,24 @@ def test_what_was_refused_is_not_kept(web: Inside) -> None:
     assert good.status_code == 202
 
 
+def test_a_full_queue_still_answers_what_was_asked_before(tmp_path: Path) -> None:
+    with inside(tmp_path, max_queued=1) as web:
+        first = web.ask("POST", "/v1/recommendations", json=DIGITS, **named("a"))
+        assert web.ask("POST", "/v1/recommendations", json=DIGITS).json()["code"] == "queue_full"
+        again = web.ask("POST", "/v1/recommendations", json=DIGITS, **named("a"))
+    assert (again.status_code, again.content) == (202, first.content)
+
+
+def test_the_column_to_predict_is_part_of_the_request(web: Inside) -> None:
+    files = {"file": ("d.csv", b"x,y\n" + b"1,2\n" * 20)}
+    first, other = (
+        web.ask("POST", "/v1/datasets", files=files, data={"target": target}, **named("a"))
+        for target in ("y", "x")
+    )
+    assert first.status_code == 201
+    assert other.json()["code"] == "idempotency_key_reused"
+
+
 def test_after_a_day_the_key_is_free(web: Inside) -> None:
     first = web.ask("POST", "/v1/models", json=NET, **named("a")).json()["id"]
     with web.store.write() as connection:
@@ -101,6 +120,17 @@ def test_after_a_day_the_key_is_free(web: Inside) -> None:
     assert again.json()["id"] != first
     with web.store.read() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(idempotency)) == 1
+
+
+def test_the_sweep_forgets_answers_of_yesterday_and_no_others(web: Inside) -> None:
+    for key in ("old", "young"):
+        web.ask("POST", "/v1/models", json=NET, **named(key))
+    with web.store.write() as connection:
+        old = idempotency.update().where(idempotency.c.key == "old")
+        connection.execute(old.values(created_at=time.time() - 24 * 3600 - 1))
+    sweep(web.store)
+    with web.store.read() as connection:
+        assert list(connection.scalars(sa.select(idempotency.c.key))) == ["young"]
 
 
 def test_two_hundred_at_once_make_one_job_though_the_server_is_killed(tmp_path: Path) -> None:
