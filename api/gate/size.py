@@ -75,7 +75,8 @@ def _layer(layer: Config, before: Shape) -> tuple[int, int, Shape]:
         return _model(layer, before)
     if kind == "InputLayer":
         shape = config.get("batch_shape")
-        return 0, 0, tuple(shape[1:]) if isinstance(shape, list) and shape else None
+        known = isinstance(shape, list) and shape
+        return 0, 0, tuple(_length(one) for one in shape[1:]) if known else None
     if kind in allowed.WIDTH_KEEPING:
         return 0, 0, before
     rule = next((rule for kinds, rule in RULES if kind in kinds), None)
@@ -169,6 +170,10 @@ def _along(
 
 def _last(shape: Shape) -> int:
     return (shape[-1] or 1) if shape else 1
+
+
+def _length(value: Any) -> int | None:
+    return value if type(value) is int and value >= 0 else None
 
 
 def _size(value: Any) -> int:

@@ -73,6 +73,16 @@ def test_where_a_shape_is_not_known_it_is_less_than_keras_counts() -> None:
     assert 0.5 * model.count_params() < parameters <= model.count_params()
 
 
+@pytest.mark.parametrize("length", [{"module": "keras"}, [3], "3", 2.5, True, -3, None])
+def test_what_is_no_length_counts_as_one(length: Any) -> None:
+    shape = [None, length, length, length]
+    config = {"name": "net", "layers": [layer("InputLayer", batch_shape=shape), *FLAT]}
+    model = {"module": "keras", "class_name": "Sequential", "config": config}
+    assert check_model_config(model).layers == {"Dense": 1, "Flatten": 1}
+    assert size._model(model, None)[0] == (1 + 1) * 5
+
+
+FLAT = [layer("Flatten"), layer("Dense", units=5)]
 LARGE = {
     "dense": [layer("Dense", units=20_000), layer("Dense", units=20_000)],
     "embedding": [layer("Embedding", input_dim=10**6, output_dim=1000)],
