@@ -179,14 +179,19 @@ class Ledger(RuleBasedStateMachine):
         which=RECENT,
         status=st.sampled_from(["succeeded", "failed", "timed_out", "cancelled"]),
         found=st.booleans(),
+        asked=st.booleans(),
     )
-    def finish(self, which: int, status: str, *, found: bool) -> None:
+    def finish(self, which: int, status: str, *, found: bool, asked: bool) -> None:
+        """A worker ends a job; somebody may have asked for its end just before."""
         claim = self._given(which)
+        if asked:
+            self.others.cancel(claim.id)
         result = {"by": claim.fence} if found or status == "succeeded" else None
         reason = None if status == "succeeded" else (status, "It did.")
         usage = {"cpu_seconds": float(claim.fence)}
         before = self._row(claim.id)
-        holds, asked = self._holds(claim), before is not None and before.status == "cancelling"
+        asked = before is not None and before.status == "cancelling"
+        holds = self._holds(claim)
         if status == "cancelled" and not asked:
             return  # a worker says so only when it was asked to
         self._guarded(
@@ -318,13 +323,20 @@ class Ledger(RuleBasedStateMachine):
             else:
                 self._back_again(row, row.attempt)
 
-    @rule(worker=WORKERS, wakes=WORKERS | st.none(), leases=st.sampled_from([0.4, 0.7, 1.5]))
-    def silence(self, worker: str, wakes: str | None, leases: float) -> None:
+    @rule(
+        worker=WORKERS,
+        wakes=WORKERS | st.none(),
+        leases=st.sampled_from([0.4, 0.7, 1.5]),
+        asked=st.booleans(),
+    )
+    def silence(self, worker: str, wakes: str | None, leases: float, *, asked: bool) -> None:
         """Whatever is held is given up once nobody has been heard of for a lease; one goes on.
 
         A worker may give a sign of life at the very moment at which it is taken for dead.
         """
         self._reap(self.leases)
+        for row in self._rows(*HELD) if asked else ():
+            self.others.cancel(row.id)
         self.wait(leases * LEASE)
         if wakes is None:
             self._reap(self.leases)
