@@ -56,7 +56,7 @@ bench: .venv/ready  ## Measure and write docs/benchmarks/ (SCRIPTS="step fit mem
 	@set -e; run() { echo "==> $$*"; KERAS_BACKEND=$$backend .venv/bin/python -m "benchmarks.$$@" $(ARGS); }; \
 	results=docs/benchmarks/results; \
 	for script in $(or $(SCRIPTS),step fit memory probes service); do \
-	  if [ $$script = service ]; then backend=jax; run service; continue; fi; \
+	  if [ $$script = service ]; then backend=jax; run service --json $$results/service.json; continue; fi; \
 	  if [ $$script = advice ]; then backend=jax; run advice --json $$results/advice.json; continue; fi; \
 	  if [ $$script = closures ]; then backend=jax; run closures --json $$results/closures.json; continue; fi; \
 	  if [ $$script = mending ]; then backend=jax; run mending --json $$results/mending.json; continue; fi; \

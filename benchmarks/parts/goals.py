@@ -57,8 +57,9 @@ GOALS = (
 CLIPPING = 2.0
 # What ours may add to a step of `fit` on torch, as a share of what the ordinary way adds.
 FIT = {"torch": 0.35}
-# What the instant answer may take at 99 %, as a multiple of an empty route of the same server.
-TAIL_OVER_EMPTY = 2.0
+# What the instant answer may take at 99 %, as a multiple of an empty route of the same server, and
+# with how many connections.
+TAIL_OVER_EMPTY, TAIL_CONNECTIONS = 2.0, 32
 # The same without HTTP, at the median.
 IN_PROCESS_MS = 0.6
 # From the command to a service that is ready.

@@ -53,6 +53,8 @@ def _row(row: Row) -> list[str]:
         for name, digits in (("median_ms", ".2f"), ("tail_ms", ".1f"), ("per_second", ".0f"))
         for side in (ours, empty)
     ]
-    bound = goals.TAIL_OVER_EMPTY
-    verdicts = [f"{row['tail_ratio']:.2f}", f"≤ {bound:g}", goals.verdict(row["tail_ratio"], bound)]
-    return [str(row["connections"]), str(row["streams"]), *figures, *verdicts]
+    ratio, bound = row["tail_ratio"], goals.TAIL_OVER_EMPTY
+    verdicts = ["", ""]
+    if row["connections"] == goals.TAIL_CONNECTIONS:
+        verdicts = [f"≤ {bound:g}", goals.verdict(ratio, bound)]
+    return [str(row["connections"]), str(row["streams"]), *figures, f"{ratio:.2f}", *verdicts]
