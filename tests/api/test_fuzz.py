@@ -43,7 +43,7 @@ from tests.api.web import Web, web
 pytestmark = pytest.mark.backend_free
 
 # Together, in one run; at least half of each format's reach the checks of what lies inside.
-FILES, FILES_LONG = 2_000, 20_000
+FILES, FILES_LONG = 2_000, 200_000
 INSIDE = 0.7  # share of files that are changed inside
 PROCESSOR = 90.0  # seconds of the processor for FILES
 CONTAINER = frozenset({"archive_suspicious", "unsupported_type", "archive_too_large"})

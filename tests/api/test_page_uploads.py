@@ -15,7 +15,7 @@ import pytest
 from api.leases import Leases
 from api.settings import Settings
 from tests.api.browsing import Opened, found_by_axe, pages
-from tests.api.server import layer, network
+from tests.api.server import layer, network, until
 from tests.api.web import Web, web
 
 pytestmark = pytest.mark.backend_free
@@ -118,15 +118,23 @@ def test_a_table_is_dropped_on_its_field(opened: Opened, files: Path) -> None:
     page = opened("/")
     page.get_by_label("My files").check()
     field = page.get_by_label("Data", exact=True)
-    field.scroll_into_view_if_needed()
-    box = field.bounding_box()
     devtools = page.context.new_cdp_session(page)
-    place = {"x": box["x"] + box["width"] * 0.8, "y": box["y"] + box["height"] / 2}
     data = {"items": [], "files": [str(files / "good.csv")], "dragOperationsMask": 1}
-    for kind in ("dragEnter", "dragOver", "drop"):
-        devtools.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
-        if kind == "dragOver":
-            assert "over" in (field.get_attribute("class") or ""), "it shows that it takes it"
+
+    def drag(*kinds: str) -> None:
+        # The place is looked up each time: an answer that arrives meanwhile may move the field.
+        field.scroll_into_view_if_needed()
+        box = field.bounding_box()
+        place = {"x": box["x"] + box["width"] * 0.8, "y": box["y"] + box["height"] / 2}
+        for kind in kinds:
+            devtools.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+
+    def taken() -> bool:
+        drag("dragEnter", "dragOver")
+        return "over" in (field.get_attribute("class") or "")
+
+    until(taken, "it shows that it takes it")
+    drag("dragOver", "drop")
     page.locator("#data_file-read").get_by_text("320 rows").wait_for()
     assert not field.get_attribute("class")
 
