@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,20 +42,12 @@ def opened(browser: Any, running: Web) -> Iterator[Opened]:
         yield open_
 
 
-@pytest.fixture
-def measured(record_property: Callable[[str, object], None]) -> Callable[[str, float], None]:
-    """Takes a figure into the report (`--junitxml`) and the output (`-s`)."""
-
-    def take(name: str, value: float) -> None:
-        record_property(name, round(value))
-        print(f"{name}: {value:,.0f}")
-
-    return take
+def tell(name: str, value: float) -> None:
+    """Put a figure into the output (`-s`)."""
+    print(f"{name}: {value:,.0f}")
 
 
-def test_pages_are_light(
-    opened: Opened, result: str, measured: Callable[[str, float], None]
-) -> None:
+def test_pages_are_light(opened: Opened, result: str) -> None:
     for path in ("/", result, "/catalog", "/docs"):
         ended: list[Any] = []
         page = opened("about:blank")
@@ -66,21 +58,19 @@ def test_pages_are_light(
         plotly = [url for url in weights if "plotly" in url]
         assert len(plotly) == (path == result)
         total = sum(size for url, size in weights.items() if url not in plotly)
-        measured(f"bytes of {path.partition('_')[0]}", total)
+        tell(f"bytes of {path.partition('_')[0]}", total)
         assert 10_000 < total <= HEAVIEST, weights
 
 
-def test_the_result_is_seen_within_a_second(
-    opened: Opened, result: str, measured: Callable[[str, float], None]
-) -> None:
+def test_the_result_is_seen_within_a_second(opened: Opened, result: str) -> None:
     first, largest = [], []
     for _ in range(LOADS):
         page = opened(result)  # each with an empty cache
         assert page.locator("#result .verdict").is_visible()
         first.append(page.evaluate(PAINTED % "paint"))
         largest.append(page.evaluate(PAINTED % "largest-contentful-paint"))
-    measured("first paint, ms", statistics.median(first))
-    measured("largest paint, ms", statistics.median(largest))
+    tell("first paint, ms", statistics.median(first))
+    tell("largest paint, ms", statistics.median(largest))
     assert statistics.median(first) <= SLOWEST, first
     assert statistics.median(largest) <= SLOWEST, largest
 
