@@ -90,9 +90,9 @@ class Prior:
     @functools.cached_property
     def by_choice(self) -> dict[Choice, Outcomes]:
         """What each choice came to where it was measured."""
-        return {choice: self._outcomes(column) for column, choice in enumerate(self.choices)}
+        return {choice: self._measured(column) for column, choice in enumerate(self.choices)}
 
-    def _outcomes(self, column: int) -> Outcomes:
+    def _measured(self, column: int) -> Outcomes:
         known = ~np.isnan(self.excess[:, column])
         return Outcomes(known, self.excess[known, column], self.time_ratio[known, column])
 
