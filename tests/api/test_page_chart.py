@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from api.leases import Leases
-from api.settings import Settings
-from tests.api.browsing import Opened, pages
+from tests.api.browsing import Opened
 from tests.api.server import until
 from tests.api.stage import TRIALS, staged
-from tests.api.web import Web, web
+from tests.api.web import Web
 
 pytestmark = pytest.mark.backend_free
 
@@ -21,20 +19,8 @@ CONSTANT, COOLED = 92, 123
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    with web(Settings(data_dir=tmp_path_factory.mktemp("chart"), lease_seconds=3600)) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def path(running: Web) -> str:
     return f"/recommendations/{staged(running.http, Leases(running.store), 'succeeded')}"
-
-
-@pytest.fixture
-def opened(browser: Any, running: Web) -> Iterator[Opened]:
-    with pages(browser, str(running.http.base_url)) as open_:
-        yield open_
 
 
 def lines(page: Any) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,6 @@ ADVISED = "stable_steps=4620"
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    with web(Settings(data_dir=tmp_path_factory.mktemp("pages"), lease_seconds=3600)) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def job(running: Web) -> dict[str, str]:
     """A job's path, by its state."""
     jobs = Leases(running.store)
@@ -38,12 +31,6 @@ def job(running: Web) -> dict[str, str]:
     for state in sorted(STATES, key=lambda state: state == "queued"):
         made[state] = staged(running.http, jobs, state, label="<i>Digits</i> & so on")
     return {state: f"/recommendations/{name}" for state, name in made.items()}
-
-
-@pytest.fixture
-def opened(browser: Any, running: Web) -> Iterator[Opened]:
-    with pages(browser, str(running.http.base_url)) as open_:
-        yield open_
 
 
 def candidates(page: Any) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from api.leases import Leases
-from api.settings import Settings
-from tests.api.browsing import Opened, found_by_axe, pages
+from tests.api.browsing import Opened, found_by_axe
 from tests.api.server import layer, network, until
-from tests.api.web import Web, web
+from tests.api.web import Web
 
 pytestmark = pytest.mark.backend_free
 
@@ -28,18 +26,6 @@ COLUMNS: dict[str, list[Any]] = {
 }
 WORDS = {**COLUMNS, "age": ["old"] * 3 + COLUMNS["age"][3:]}
 NET = network(layer("Dense", units=8), layer("Dense", units=1), inputs=2)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    with web(Settings(data_dir=tmp_path_factory.mktemp("uploads"))) as running:
-        yield running
-
-
-@pytest.fixture
-def opened(browser: Any, running: Web) -> Iterator[Opened]:
-    with pages(browser, str(running.http.base_url)) as open_:
-        yield open_
 
 
 @pytest.fixture
